@@ -1,0 +1,182 @@
+"""Artefacts: what an asset makes. A payload of files named by the digest of their contents, sidecars beside it, and a head.
+
+The payload (manifests, splits, weights, metrics) is deterministic and its digest is the asset's data version. Sidecars (timings,
+plots, signatures) are outside the digest. `head.json` names the newest payload of an asset and partition; older ones stay readable.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline_project.digests import payload_digest, sha256_bytes
+from pipeline_project.settings import Settings
+from pipeline_project.storage.byte_store import ByteStore, open_store
+
+Zone = Literal["processed-data", "features", "artifacts"]
+_UNPARTITIONED = "all"
+
+ZONES: dict[str, Zone] = {
+    "raw_images": "processed-data",
+    "validated_manifest": "processed-data",
+    "image_pack": "processed-data",
+    "dataset_splits": "processed-data",
+    "image_features": "features",
+    "prediction_log": "features",
+    "ground_truth": "features",
+}
+
+
+class ArtifactMissingError(FileNotFoundError):
+    """An asset was asked for what its upstream has not made yet."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One published version of an asset (of one partition, if it has partitions)."""
+
+    store: ByteStore
+    name: str
+    partition: str | None
+    digest: str
+    prefix: str
+    files: Mapping[str, str]
+    info: Mapping[str, Any]
+    created: str
+
+    def read(self, file: str) -> bytes:
+        """A payload file's bytes, checked against its digest. Raises `ValueError` when they were changed."""
+        data = self.store.read(self._key(file))
+        if sha256_bytes(data) != self.files[file]:
+            raise ValueError(f"{self.prefix}{file}: the bytes differ from those published. Materialize {self.name} again.")
+        return data
+
+    def json(self, file: str) -> Any:
+        """A payload file's JSON value."""
+        return json.loads(self.read(file))
+
+    def path(self, file: str) -> Path:
+        """A local, read-only file with a payload file's bytes (unchecked: for memory maps)."""
+        return self.store.local_path(self._key(file))
+
+    def sidecar(self, file: str) -> bytes:
+        """A sidecar's bytes. Raises `FileNotFoundError`."""
+        return self.store.read(f"{self.prefix}sidecars/{file}")
+
+    def add_sidecar(self, file: str, data: bytes) -> None:
+        """Write or replace a sidecar."""
+        self.store.write(f"{self.prefix}sidecars/{file}", data)
+
+    @cached_property
+    def uri(self) -> str:
+        """Where the payload lies, for people and records."""
+        return f"{self.store.uri.rstrip('/')}/{self.prefix}"
+
+    def _key(self, file: str) -> str:
+        if file not in self.files:
+            raise KeyError(f"{self.name} has no payload file {file!r}; it has {', '.join(sorted(self.files))}")
+        return f"{self.prefix}{file}"
+
+
+class ArtifactStore:
+    """Publishes and finds artefacts."""
+
+    def __init__(self, bytes_: ByteStore) -> None:
+        self.bytes = bytes_
+
+    def publish(
+        self,
+        name: str,
+        payload: Mapping[str, bytes],
+        *,
+        partition: str | None = None,
+        sidecars: Mapping[str, bytes] | None = None,
+        info: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Store a payload and make it the newest version.
+
+        Args:
+            payload: deterministic files; their digest is the artefact's.
+            sidecars: files outside the digest.
+            info: small JSON facts about this version, kept in the head (outside the digest).
+        """
+        files = {file: sha256_bytes(data) for file, data in payload.items()}
+        digest = payload_digest(files)
+        artifact = Artifact(
+            self.bytes,
+            name,
+            partition,
+            digest,
+            f"{_folder(name, partition)}/{digest[:24]}/",
+            files,
+            dict(info or {}),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        for file, data in payload.items():
+            if not self.bytes.exists(artifact.prefix + file):
+                self.bytes.write(artifact.prefix + file, data)
+        for file, data in (sidecars or {}).items():
+            artifact.add_sidecar(file, data)
+        record = {
+            "name": name,
+            "partition": partition,
+            "digest": digest,
+            "files": files,
+            "info": artifact.info,
+            "created": artifact.created,
+        }
+        self.bytes.write_json(f"{artifact.prefix}artifact.json", record)
+        self.bytes.write_json(f"{_folder(name, partition)}/head.json", record)  # last: a head never points to a missing payload
+        return artifact
+
+    def find(self, name: str, partition: str | None = None) -> Artifact | None:
+        """The newest version, or None."""
+        try:
+            record = self.bytes.read_json(f"{_folder(name, partition)}/head.json")
+        except FileNotFoundError:
+            return None
+        return self._from_record(record)
+
+    def latest(self, name: str, partition: str | None = None) -> Artifact:
+        """The newest version.
+
+        Raises:
+            ArtifactMissingError: there is none; the message names the asset to materialize first.
+        """
+        found = self.find(name, partition)
+        if found is None:
+            what = f"{name} of {partition}" if partition else name
+            raise ArtifactMissingError(f"{what} is not in {self.bytes.uri}. Materialize {what} first, then this asset again.")
+        return found
+
+    def version(self, name: str, digest: str, partition: str | None = None) -> Artifact:
+        """A given version, by its digest. Raises `ArtifactMissingError`."""
+        try:
+            return self._from_record(self.bytes.read_json(f"{_folder(name, partition)}/{digest[:24]}/artifact.json"))
+        except FileNotFoundError:
+            raise ArtifactMissingError(f"{name} has no version {digest[:24]} in {self.bytes.uri}.") from None
+
+    def partitions(self, name: str) -> list[str]:
+        """The partitions of an asset that have a head, sorted."""
+        prefix = f"{ZONES.get(name, 'artifacts')}/{name}/"
+        keys = (key.removeprefix(prefix).split("/") for key in self.bytes.list(prefix))
+        return sorted(parts[0] for parts in keys if len(parts) == 2 and parts[1] == "head.json" and parts[0] != _UNPARTITIONED)
+
+    def _from_record(self, record: dict[str, Any]) -> Artifact:
+        name, partition, digest = record["name"], record["partition"], record["digest"]
+        if payload_digest(record["files"]) != digest:
+            raise ValueError(f"{name}: the record of version {digest[:24]} was changed. Materialize {name} again.")
+        prefix = f"{_folder(name, partition)}/{digest[:24]}/"
+        return Artifact(self.bytes, name, partition, digest, prefix, record["files"], record["info"], record["created"])
+
+
+def open_artifacts(settings: Settings) -> ArtifactStore:
+    """The artefact store that the settings name."""
+    return ArtifactStore(open_store(settings))
+
+
+def _folder(name: str, partition: str | None) -> str:
+    return f"{ZONES.get(name, 'artifacts')}/{name}/{partition or _UNPARTITIONED}"

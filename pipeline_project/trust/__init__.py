@@ -1,0 +1,1 @@
+"""What may be believed: signatures and approvals."""
