@@ -95,10 +95,12 @@ class SplitRow(Record):
 
 
 class DatasetVersion(Record):
-    """What a training set is made of; its lineage of record."""
+    """What a training set is made of; its lineage of record. `days`, `packs`, `features`: each day's manifest, pack, measurements."""
 
     version: Literal[1] = 1
     days: dict[str, Digest]
+    packs: dict[str, Digest]
+    features: dict[str, Digest]
     left_out_days: dict[str, str]
     left_out_images: dict[str, str]
     parent: Digest | None
@@ -144,7 +146,10 @@ class PackageManifest(Record):
 
 
 class Measurement(Record):
-    """One number held against its threshold. `lower_bound` and `needed` (sample size) are given where they can be computed (D13)."""
+    """One number held against its threshold. `lower_bound` and `needed` (sample size) are given where they can be computed (D13).
+
+    `note` says what else decided, or what to do.
+    """
 
     name: str
     value: float
@@ -153,10 +158,11 @@ class Measurement(Record):
     passed: bool
     lower_bound: float | None = None
     needed: int | None = None
+    note: str | None = None
 
     def __str__(self) -> str:
         word = "meets" if self.passed else "misses"
-        return f"{self.name} = {self.value:.4g} {word} {self.comparison} {self.threshold:g}"
+        return f"{self.name} = {self.value:.4g} {word} {self.comparison} {self.threshold:g}" + (f" ({self.note})" if self.note else "")
 
 
 class GateResult(Record):
@@ -217,13 +223,17 @@ class DesiredState(Record):
 
 
 class ReplicaReport(Record):
-    """What one worker process serves at the moment. `refused` says for each package why it was not loaded."""
+    """What one worker process serves at the moment. `refused` says for each package why it was not loaded.
+
+    `document` is the document it serves (0 for none), `newest` the newest one it has considered: they differ when that is refused.
+    """
 
     version: Literal[1] = 1
     environment: Environment
     replica: str
     process: int
     document: int
+    newest: int
     packages: list[Digest]
     refused: dict[str, str]
     ready: bool

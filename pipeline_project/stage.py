@@ -48,7 +48,7 @@ class Markdown:
     text: str
 
 
-MetadataValue = str | int | float | bool | list[Any] | dict[str, Any] | Table | Picture | Markdown
+MetadataValue = str | int | float | bool | Sequence[Any] | Mapping[str, Any] | Table | Picture | Markdown
 Metadata = Mapping[str, MetadataValue]
 
 

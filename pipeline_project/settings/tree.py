@@ -141,6 +141,7 @@ class TuningSettings(Section):
     method: Literal["bayesian_optimization", "random"]
     trials: PositiveInt
     workers: PositiveInt = Field(description="dynamic steps that share the trials")
+    storage: str = Field(description="Optuna storage URL that all workers reach; empty: a journal file in the runtime home")
     epochs: PositiveInt = Field(description="epochs of a trial that is not pruned")
     learning_rate: tuple[PositiveFloat, PositiveFloat]
     batch_size: list[PositiveInt] = Field(min_length=1)

@@ -1,0 +1,1 @@
+"""The package: what is served. Loading and verifying (no torch here), exports and quantisation."""

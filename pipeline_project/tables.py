@@ -1,0 +1,46 @@
+"""Parquet tables of records: columnar, typed, the same bytes for the same rows."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from pipeline_project.digests import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def records_to_parquet(records: Sequence[BaseModel], model: type[BaseModel]) -> bytes:
+    """One row a record, one column a field; dictionaries become canonical JSON text. An empty table keeps its columns."""
+    import pandas as pd
+
+    rows = [
+        {name: canonical_json(value).decode() if isinstance(value, dict) else value for name, value in r.model_dump(mode="json").items()}
+        for r in records
+    ]
+    return frame_to_parquet(pd.DataFrame(rows, columns=list(model.model_fields)))
+
+
+def frame_to_parquet(frame: "pd.DataFrame") -> bytes:
+    """A data frame without its index."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def parquet_to_frame(data: bytes) -> "pd.DataFrame":
+    """The table as a data frame."""
+    import pandas as pd
+
+    return pd.read_parquet(io.BytesIO(data))
+
+
+def expand_json(column: "pd.Series[Any]") -> "pd.DataFrame":
+    """A column of JSON objects as one text column a key, with the same index; a missing key gives an empty text."""
+    import json
+
+    import pandas as pd
+
+    return pd.DataFrame([json.loads(text) for text in column], index=column.index).fillna("").astype(str)

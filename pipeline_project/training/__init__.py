@@ -1,0 +1,1 @@
+"""Models, the training loop, tuning, cross-validation and tracking."""

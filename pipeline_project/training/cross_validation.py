@@ -1,0 +1,105 @@
+"""cross_validation_report: stratified folds (R91) over the training and validation images; the test split stays untouched."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline_project.contracts import Hyperparameters
+from pipeline_project.dataset.reading import load_split
+from pipeline_project.digests import canonical_json
+from pipeline_project.plots import bars
+from pipeline_project.stage import StageContext, StepResult, Table
+from pipeline_project.storage import Artifact
+
+_FOLD = "cross_validation_fold"
+
+
+def run_fold(context: StageContext, fold: int) -> Artifact:
+    """Train on all folds but one and score that one at its best epoch; near duplicates stay in one fold.
+
+    Early stopping sees the fold that is scored, so the accuracy is slightly optimistic: it is for the spread, not for release.
+    """
+    from pipeline_project.training.data import fit_plan
+    from pipeline_project.training.loop import ArrayDataset, fit
+
+    settings = context.settings
+    dataset, tuned = context.artifacts.latest("dataset_splits"), context.artifacts.latest("tuned_hyperparameters")
+    images, labels, groups = _pool(context, dataset)
+    held_out = _fold_of(labels, groups, settings.cross_validation.folds, settings.training.seed) == fold
+    chosen = Hyperparameters.model_validate(tuned.json("hyperparameters.json"))
+    plan = fit_plan(settings, chosen, epochs=settings.cross_validation.epochs, seed_offset=1 + fold)
+    result = fit(plan, ArrayDataset(images[~held_out], labels[~held_out]), ArrayDataset(images[held_out], labels[held_out]))
+    best = result.history[result.best_epoch - 1]
+    context.log(f"fold {fold + 1} of {settings.cross_validation.folds}: val_accuracy {best.val_accuracy:.3f} at epoch {best.epoch}")
+    record = {
+        "version": 1,
+        "fold": fold,
+        "dataset": dataset.digest,
+        "tuned_hyperparameters": tuned.digest,
+        "images": int(held_out.sum()),
+        "accuracy": round(best.val_accuracy, 6),
+        "loss": round(best.val_loss, 6),
+        "best_epoch": best.epoch,
+    }
+    return context.artifacts.publish(_FOLD, {"fold.json": canonical_json(record)}, partition=f"fold-{fold}")
+
+
+def conclude_folds(context: StageContext) -> StepResult:
+    """Gather the folds. Payload: report.json (each fold, mean and standard deviation of the accuracy).
+
+    Raises:
+        ValueError: a fold is of another dataset version or other hyperparameters.
+    """
+    dataset, tuned = context.artifacts.latest("dataset_splits"), context.artifacts.latest("tuned_hyperparameters")
+    folds: list[dict[str, Any]] = []
+    for fold in range(context.settings.cross_validation.folds):
+        record = context.artifacts.latest(_FOLD, f"fold-{fold}").json("fold.json")
+        if record["dataset"] != dataset.digest or record["tuned_hyperparameters"] != tuned.digest:
+            raise ValueError(f"Fold {fold} was trained on other inputs. Materialize cross_validation_report again, with all its steps.")
+        folds.append(record)
+    accuracies = [record["accuracy"] for record in folds]
+    report: dict[str, Any] = {
+        "version": 1,
+        "folds": folds,
+        "mean_accuracy": round(float(np.mean(accuracies)), 6),
+        "std_accuracy": round(float(np.std(accuracies, ddof=1)), 6),
+    }
+    artifact = context.artifacts.publish("cross_validation_report", {"report.json": canonical_json(report)})
+    shown = {f"fold {record['fold'] + 1}": record["accuracy"] for record in folds}
+    return StepResult(
+        artifact,
+        {
+            "mean_accuracy": report["mean_accuracy"],
+            "std_accuracy": report["std_accuracy"],
+            "folds": Table([{k: r[k] for k in ("fold", "images", "accuracy", "loss", "best_epoch")} for r in folds]),
+            "accuracy": bars(shown, title="Accuracy by fold", y_label="accuracy"),
+        },
+    )
+
+
+def _pool(context: StageContext, dataset: Artifact) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]:
+    parts = [load_split(context.artifacts, split, dataset) for split in ("train", "validation")]
+    return (
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.class_index for part in parts]),
+        np.concatenate([np.array(part.groups) for part in parts]),
+    )
+
+
+def _fold_of(labels: NDArray[np.int64], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each image.
+
+    Raises:
+        ValueError: a class has fewer images than there are folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    smallest = int(np.bincount(labels).min())
+    if smallest < folds:
+        raise ValueError(f"The smallest class has {smallest} images; {folds} folds need at least {folds}. Lower cross_validation.folds.")
+    result = np.empty(len(labels), np.int64)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
+        result[held_out] = fold
+    return result
