@@ -13,6 +13,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Split = Literal["train", "validation", "test"]
 Environment = Literal["staging", "production"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+PROBE_PREFIX = "probe-"  # request ids of our own checks: logged like any other, left out of monitoring
 
 
 class Record(BaseModel):

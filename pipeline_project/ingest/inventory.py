@@ -7,6 +7,7 @@ from datetime import date
 from pipeline_project.contracts import LabelRow, SourceObject
 from pipeline_project.digests import canonical_json
 from pipeline_project.imaging.decode import SNIFF_BYTES, sniff_format
+from pipeline_project.ingest.arrivals import day_fingerprint
 from pipeline_project.ingest.labels import conflicting_images, parse_labels
 from pipeline_project.ingest.sources import Source, objects_of_day, open_source, source_identity
 from pipeline_project.stage import Metadata, StageContext, StepResult, Table
@@ -48,7 +49,10 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
         "outside_domain": _outside_domain(rows, settings.data.classes),
         "conflicting": sorted(conflicting_images(rows)),
     }
-    artifact = context.artifacts.publish("raw_images", {"inventory.json": canonical_json(inventory)}, partition=day.isoformat())
+    fingerprint = day_fingerprint({o.key: (o.size, o.etag) for o in images}, {o.key: (o.size, o.etag) for o in arrived.label_files})
+    artifact = context.artifacts.publish(
+        "raw_images", {"inventory.json": canonical_json(inventory)}, partition=day.isoformat(), info={"fingerprint": fingerprint}
+    )
     return StepResult(artifact, _metadata(inventory, images, rows))
 
 

@@ -48,6 +48,19 @@ def load_settings(config: str | Path | None = None, *, environment: Mapping[str,
         raise SettingsError(_explain(error, origins)) from None
 
 
+def overrides() -> dict[str, str]:
+    """The `PIPELINE__...` variables of this process."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_OVERRIDE_PREFIX)}
+
+
+def child_environment(settings: Settings, config: str | Path | None = None) -> dict[str, str]:
+    """The environment of a process that is to read the same settings: this one's, with the runtime home (and the file) named."""
+    environment = {**os.environ, "PIPELINE_HOME": str(settings.home), "DAGSTER_HOME": str(settings.home / "dagster")}
+    if config is not None:
+        environment["PIPELINE_CONFIG"] = str(config)
+    return environment | {"DO_NOT_TRACK": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "GIT_PYTHON_REFRESH": "quiet"}
+
+
 def _locate(name: str, beside: Path) -> Path:
     shipped = CONFIG_FOLDER / f"{name}.yaml"
     path = shipped if shipped.exists() and "/" not in name else (beside / name)

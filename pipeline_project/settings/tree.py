@@ -214,14 +214,20 @@ class EnvironmentSettings(Section):
     """One serving environment (R150-R152)."""
 
     port: Port
+    url: str = Field(description="where clients reach it; empty: this machine at `port`")
     workers: PositiveInt = Field(description="worker processes of the local supervisor")
     replicas: PositiveInt
     cpu: PositiveFloat
     memory_gb: PositiveFloat
     gpu: Literal["none", "optional"]
-    canary_weight: Ratio
+    canary_weight: float = Field(gt=0, lt=1, description="share of traffic that a new package gets first")
     canary_steps: list[Ratio] = Field(description="weights between the canary and the full rollout")
     step_seconds: float = Field(ge=0, description="how long each canary step is watched")
+
+    @property
+    def address(self) -> str:
+        """The URL that clients use."""
+        return self.url.rstrip("/") or f"http://127.0.0.1:{self.port}"
 
 
 class AutoscalingSettings(Section):
@@ -280,10 +286,19 @@ class MonitoringSettings(Section):
     critical_accuracy: Ratio
     warning_p99_latency_ms: PositiveFloat
     warning_drift_score: Ratio
+    warning_roc_auc: Ratio = Field(description="macro ROC-AUC of labelled predictions (R182); the specification names no value")
     pre_alert_accuracy: Ratio
     pre_alert_p99_latency_ms: PositiveFloat
     late_truth_days: PositiveInt
     channels: list[Literal["slack", "email", "pagerduty"]]
+
+
+class LocalSettings(Section):
+    """Ports of the user interfaces on a laptop; both listen on 127.0.0.1."""
+
+    dagster_port: Port
+    mlflow_port: Port
+    demo_requests: PositiveInt = Field(description="how many predictions `make demo` asks for")
 
 
 class Settings(Section):
@@ -308,6 +323,7 @@ class Settings(Section):
     evaluation: EvaluationSettings
     serving: ServingSettings
     monitoring: MonitoringSettings
+    local: LocalSettings
     home: Path
 
     @property

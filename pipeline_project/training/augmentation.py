@@ -61,7 +61,7 @@ def augment(batch: Tensor, settings: AugmentationSettings, generator: Generator)
 
 def _to_unit_range(batch: Tensor) -> Tensor:
     if batch.dtype != torch.uint8 or batch.ndim != 4 or batch.shape[3] != 3:
-        raise ValueError(f"images: {batch.dtype} of shape {tuple(batch.shape)}; expected uint8 (N, H, W, 3). Read them from the image pack.")
+        raise ValueError(f"images: {batch.dtype} {tuple(batch.shape)}; expected uint8 (N, H, W, 3). Read them from the image pack.")
     return batch.permute(0, 3, 1, 2).to(torch.float32) / 255  # a view in channels-last order, which convolutions prefer
 
 

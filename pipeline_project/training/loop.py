@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -124,7 +124,10 @@ def fit(
                 "Rebuild the split from data.classes."
             )
     if plan.epochs < 1 or plan.batch_size < 1 or not plan.learning_rate > 0:
-        raise ValueError(f"fit: epochs={plan.epochs}, batch_size={plan.batch_size}, learning_rate={plan.learning_rate} must all be above 0.")
+        raise ValueError(
+            f"fit: epochs={plan.epochs}, batch_size={plan.batch_size}, learning_rate={plan.learning_rate:g} must all be above 0. "
+            "Check the sections training and tuning."
+        )
     device = _device(plan.training.device)
     with _reproducible(plan.seed, plan.training.threads, device):
         return _fit(plan, train, validation, device, on_epoch)
@@ -241,7 +244,7 @@ def _run_epoch(
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:
-    batches = list(order.split(size))
+    batches = list(torch.split(order, size))
     if len(batches) > 1 and len(batches[-1]) == 1:  # batch norm cannot train on one value per channel
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
@@ -256,7 +259,7 @@ def _device(wanted: str) -> torch.device:
 @contextlib.contextmanager
 def _reproducible(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     """Fixes whatever decides torch's arithmetic; on leaving, threads, flags and random state are as before."""
-    settings = torch.utils.deterministic
+    settings: Any = torch.utils.deterministic  # its one attribute is not in torch's types
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
     filled, benchmark = settings.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     if device.type == "cuda":

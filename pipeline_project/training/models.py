@@ -111,7 +111,9 @@ def _load(backbone: nn.Module, weights: Mapping[str, Tensor], where: str, archit
     missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]  # a counter: old files lack it
     unknown = [key for key in given if key not in own]
     misfit = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}" for key in own if key in given and given[key].shape != own[key].shape
+        f"{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in given and given[key].shape != value.shape
     ]
     problems = [f"{title} {_some(keys)}" for title, keys in (("missing", missing), ("unknown", unknown), ("wrong shape", misfit)) if keys]
     if problems:
@@ -133,9 +135,10 @@ def _read_weights(uri: str) -> dict[str, Tensor]:
     if not Path(uri).is_file():
         raise ValueError(f"model.weights_uri={uri}: no such file. Give a local .safetensors file, or set model.pretrained to false.")
     try:
-        return load_file(uri)
+        weights: dict[str, Tensor] = load_file(uri)
     except SafetensorError as error:
         raise ValueError(f"model.weights_uri={uri}: not a .safetensors file ({error}). Convert the weights to safetensors first.") from None
+    return weights
 
 
 def _download_weights(settings: ModelSettings) -> Mapping[str, Tensor]:
@@ -145,7 +148,7 @@ def _download_weights(settings: ModelSettings) -> Mapping[str, Tensor]:
             "Set model.pretrained to false, or model.weights_uri to a .safetensors file of your own."
         )
     try:
-        official = torchvision.models.get_model_weights(settings.architecture).DEFAULT  # type: ignore[attr-defined]
+        official = torchvision.models.get_model_weights(settings.architecture).DEFAULT
         # weights_only keeps torch from executing anything that a tampered file might contain
         weights: Mapping[str, Tensor] = official.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return weights
@@ -168,15 +171,17 @@ def _mobilenet() -> tuple[nn.Module, int]:
 
 
 def _small_cnn() -> tuple[nn.Module, int]:
-    """Four convolutions for 32 to 64 pixels: halved three times, so 48 pixels end as a 6 x 6 map."""
-    widths = (32, 64, 96, 128)
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    """Five convolutions for 32 to 64 pixels: halved three times, so 48 pixels end as a 6 x 6 map.
+
+    Each image is first brought to mean 0 and deviation 1: with few images, there is no need to learn that light does not matter.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict(light=nn.InstanceNorm2d(3))
     channels = 3
-    for index, width in enumerate(widths, start=1):
+    for index, (width, halved) in enumerate(((24, True), (48, True), (96, True), (128, False), (128, False)), start=1):
         layers[f"conv{index}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         layers[f"bn{index}"] = nn.BatchNorm2d(width)
         layers[f"relu{index}"] = nn.ReLU(inplace=True)
-        if index < len(widths):
+        if halved:
             layers[f"pool{index}"] = nn.MaxPool2d(2)
         channels = width
     return nn.Sequential(layers), channels

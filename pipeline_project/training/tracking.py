@@ -64,19 +64,10 @@ class Tracker:
 
 def start_run(settings: Settings, name: str, tags: Mapping[str, str] | None = None) -> Tracker:
     """A new run in the settings' experiment, with the code's commit (R120, R126)."""
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    prepare_tracking(settings)
+    experiment = prepare_tracking(settings)
     client = MlflowClient(settings.tracking_uri)
-    found = client.get_experiment_by_name(settings.tracking.experiment)
-    if found is None:
-        try:
-            experiment = client.create_experiment(settings.tracking.experiment, artifact_location=_artifact_location(settings))
-        except MlflowException:  # another process was first
-            experiment = client.get_experiment_by_name(settings.tracking.experiment).experiment_id
-    else:
-        experiment = found.experiment_id
     run = client.create_run(experiment, run_name=name, tags={"mlflow.source.git.commit": git_commit(), **(tags or {})})
     return Tracker(settings.tracking_uri, run.info.run_id)
 
@@ -93,10 +84,21 @@ def tracked_run(settings: Settings, name: str, tags: Mapping[str, str] | None = 
     tracker.end("FINISHED")
 
 
-def prepare_tracking(settings: Settings) -> None:
-    """Make the folder of a local database, so that MLflow can create it."""
+def prepare_tracking(settings: Settings) -> str:
+    """Make the settings' experiment, and the folder of a local database, if they are missing. Returns the experiment's id."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
     if settings.tracking_uri.startswith("sqlite:///"):
         Path(settings.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    client, name = MlflowClient(settings.tracking_uri), settings.tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=_artifact_location(settings)))
+        except MlflowException:  # another process was first
+            found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
 
 
 def _artifact_location(settings: Settings) -> str | None:

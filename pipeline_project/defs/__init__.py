@@ -1,0 +1,1 @@
+"""The asset graph: a thin Dagster layer over the stages, one folder a stage."""

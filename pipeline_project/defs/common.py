@@ -1,0 +1,139 @@
+"""How a stage step becomes an asset and a stage check an asset check. Everything Dagster-shaped that assets share is here."""
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from pipeline_project.defs.resources import project_settings
+from pipeline_project.settings import SettingsError
+from pipeline_project.stage import CheckOutcome, Markdown, Metadata, Picture, StageContext, StepResult, Table
+
+DAYS = dg.DailyPartitionsDefinition(start_date=project_settings().data.start_date.isoformat(), end_offset=1)
+"""One partition a UTC day, today included."""
+
+ONE_DAY_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+STORE_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+"""For steps that wait for a store or a server: such faults pass. Bad data fails at once, see `run_step`."""
+
+DATA_TEAM, ML_TEAM, OPS_TEAM = "team:data", "team:ml", "team:operations"
+
+
+def day_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> date:
+    """The day partition of a step."""
+    return date.fromisoformat(context.partition_key)
+
+
+def stage_context(context: Any) -> StageContext:
+    """Settings and store for a step, its progress lines in the run's log."""
+    return StageContext.open(project_settings(), context.log.info)
+
+
+def run_step(context: dg.AssetExecutionContext, step: Callable[..., StepResult], *arguments: Any) -> dg.MaterializeResult:
+    """Call a stage step and report what it published."""
+    with user_errors():
+        return materialized(step(stage_context(context), *arguments))
+
+
+def materialized(result: StepResult) -> dg.MaterializeResult:
+    """A step's result with its payload digest as the data version."""
+    return dg.MaterializeResult(metadata=step_metadata(result), data_version=dg.DataVersion(result.artifact.digest))
+
+
+def step_metadata(result: StepResult) -> dict[str, Any]:
+    """What the UI shows of a step: its own metadata, then where the payload lies."""
+    shown = to_dagster(result.metadata)
+    return {**shown, "payload_digest": result.artifact.digest, "dagster/uri": result.artifact.uri}
+
+
+class user_errors:  # noqa: N801 - reads as a statement
+    """Errors that are for the user (wrong data, missing inputs, missing approvals) fail the step at once: a retry would not help."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError | FileNotFoundError | SettingsError):
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def asset_checks(
+    asset: str,
+    check: Callable[..., list[CheckOutcome]],
+    names: Mapping[str, str],
+    *,
+    blocking: frozenset[str] = frozenset(),
+    daily: bool = False,
+) -> dg.AssetChecksDefinition:
+    """All checks of one asset as one step.
+
+    Args:
+        asset: the asset's name.
+        check: a stage check; called with a `StageContext`, and the day if `daily`.
+        names: {check name: description}, exactly what `check` gives.
+        blocking: names whose failure stops what is downstream in the same run.
+    """
+    specs = [
+        dg.AssetCheckSpec(name, asset=asset, description=text, blocking=name in blocking, partitions_def=DAYS if daily else None)
+        for name, text in names.items()
+    ]
+
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=specs)
+    def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        try:
+            outcomes = check(stage_context(context), *([day_of(context)] if daily else []))
+        except (ValueError, OSError) as error:  # a check that raises would leave no evaluation
+            outcomes = [CheckOutcome(name, False, f"could not be checked: {error}") for name in names]
+        for outcome in outcomes:
+            severity = dg.AssetCheckSeverity.ERROR if outcome.name in blocking else dg.AssetCheckSeverity.WARN
+            metadata = to_dagster(outcome.metadata)
+            yield dg.AssetCheckResult(
+                asset_key=asset,
+                check_name=outcome.name,
+                passed=outcome.passed,
+                severity=severity,
+                description=outcome.detail,
+                metadata=metadata,
+            )
+
+    return checks
+
+
+def to_dagster(metadata: Metadata) -> dict[str, Any]:
+    """Stage metadata as Dagster shows it: tables, pictures in place, JSON."""
+    return {name: _value(value) for name, value in metadata.items()}
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case Picture():
+            data = base64.b64encode(value.data).decode()
+            return dg.MetadataValue.md(f"![](data:{value.media_type};base64,{data})")
+        case Markdown():
+            return dg.MetadataValue.md(value.text)
+        case Table(rows=rows):
+            columns = list(rows[0]) if rows else []
+            records = [dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows]
+            schema = dg.TableSchema(columns=[dg.TableColumn(c, _type([row[c] for row in rows])) for c in columns])
+            return dg.MetadataValue.table(records=records, schema=schema)
+        case str() | bool() | int() | float():
+            return value
+        case Mapping():
+            return dg.MetadataValue.json(dict(value))
+        case None:
+            return dg.MetadataValue.null()
+        case _:
+            return dg.MetadataValue.json(list(value))
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _type(values: list[Any]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int}:
+        return "int"
+    return "float" if kinds and kinds <= {int, float} else "string"

@@ -1,0 +1,39 @@
+"""data_profile and dataset_splits: over all days."""
+
+import dagster as dg
+
+from pipeline_project.defs.common import DATA_TEAM, STORE_RETRIES, run_step
+from pipeline_project.defs.ingest.assets import image_features, image_pack, validated_manifest
+from pipeline_project.digests import sources_digest
+
+DATASET_CODE = sources_digest("dataset")
+
+
+@dg.asset(
+    deps=[validated_manifest, image_features, image_pack],
+    group_name="dataset",
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "pandas"},
+    owners=[DATA_TEAM],
+    code_version=DATASET_CODE,
+)
+def data_profile(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """What a person should see before training: balance, missing values, outliers, suspected label noise, contact sheets."""
+    from pipeline_project.dataset.profile import profile_data
+
+    return run_step(context, profile_data)
+
+
+@dg.asset(
+    deps=[validated_manifest, image_features, image_pack],
+    group_name="dataset",
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "parquet"},
+    owners=[DATA_TEAM],
+    code_version=DATASET_CODE,
+)
+def dataset_splits(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The dataset version: {day: hash} of all good days, and the split of every image. Splits grow without moving an image."""
+    from pipeline_project.dataset.versions import make_dataset_version
+
+    return run_step(context, make_dataset_version)

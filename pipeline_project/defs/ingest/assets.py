@@ -1,0 +1,75 @@
+"""raw_images, validated_manifest, image_pack, image_features: one day a run."""
+
+import dagster as dg
+
+from pipeline_project.defs.common import DATA_TEAM, DAYS, ONE_DAY_A_RUN, STORE_RETRIES, day_of, run_step
+from pipeline_project.digests import sources_digest
+
+INGEST_CODE = sources_digest("ingest", "imaging")
+
+
+@dg.asset(
+    group_name="ingest",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "s3"},
+    owners=[DATA_TEAM],
+    code_version=INGEST_CODE,
+)
+def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The day's photos and label rows as they arrived: an inventory, nothing decoded. Refuses a changed source without an approval."""
+    from pipeline_project.ingest.inventory import take_inventory
+
+    return run_step(context, take_inventory, day_of(context))
+
+
+@dg.asset(
+    deps=[raw_images],
+    group_name="ingest",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "pillow", "parquet"},
+    owners=[DATA_TEAM],
+    code_version=INGEST_CODE,
+)
+def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """One row an accepted image (id, label, size, perceptual hash); what was rejected and why; the day's verdict."""
+    from pipeline_project.ingest.manifest import validate_images
+
+    return run_step(context, validate_images, day_of(context))
+
+
+@dg.asset(
+    deps=[validated_manifest],
+    group_name="ingest",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "pillow", "numpy"},
+    owners=[DATA_TEAM],
+    code_version=INGEST_CODE,
+)
+def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The day's images decoded once, resized exactly as the server resizes: a uint8 array to map into memory."""
+    from pipeline_project.ingest.pack import pack_images
+
+    return run_step(context, pack_images, day_of(context))
+
+
+@dg.asset(
+    deps=[image_pack],
+    group_name="ingest",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "numpy", "parquet"},
+    owners=[DATA_TEAM],
+    code_version=INGEST_CODE,
+)
+def image_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Numeric measurements of each image (brightness, contrast, sharpness ...): for drift, profiling and the feature store."""
+    from pipeline_project.ingest.pack import measure_images
+
+    return run_step(context, measure_images, day_of(context))

@@ -1,0 +1,92 @@
+"""prediction_log, ground_truth, drift_report, performance_report (a day each), ab_report."""
+
+import dagster as dg
+
+from pipeline_project.defs.common import DAYS, ML_TEAM, ONE_DAY_A_RUN, OPS_TEAM, STORE_RETRIES, day_of, run_step
+from pipeline_project.defs.release.assets import deployed_endpoint
+from pipeline_project.digests import sources_digest
+
+MONITORING_CODE = sources_digest("monitoring", "statistics")
+
+
+@dg.asset(
+    deps=[deployed_endpoint],
+    group_name="monitoring",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"fastapi", "parquet"},
+    owners=[OPS_TEAM],
+    code_version=MONITORING_CODE,
+)
+def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The day's predictions of both environments, compacted from the workers' segments."""
+    from pipeline_project.monitoring.predictions import compact_predictions
+
+    return run_step(context, compact_predictions, day_of(context))
+
+
+@dg.asset(
+    deps=[deployed_endpoint],
+    group_name="monitoring",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"parquet"},
+    owners=[OPS_TEAM],
+    code_version=MONITORING_CODE,
+)
+def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The true labels that arrived that day, by request id."""
+    from pipeline_project.monitoring.predictions import collect_truth
+
+    return run_step(context, collect_truth, day_of(context))
+
+
+@dg.asset(
+    deps=[prediction_log, "dataset_splits"],
+    group_name="monitoring",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"evidently", "mlflow"},
+    owners=[ML_TEAM],
+    code_version=MONITORING_CODE,
+)
+def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Data drift (Evidently), prediction drift (KL), drift of the model's pooled features, and what moved."""
+    from pipeline_project.monitoring.drift import report_drift
+
+    return run_step(context, report_drift, day_of(context))
+
+
+@dg.asset(
+    deps=[prediction_log, ground_truth, drift_report],
+    group_name="monitoring",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "mlflow"},
+    owners=[ML_TEAM],
+    code_version=MONITORING_CODE,
+)
+def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Accuracy against the truth known so far, latency, errors, concept drift, alerts."""
+    from pipeline_project.monitoring.performance import report_performance
+
+    return run_step(context, report_performance, day_of(context))
+
+
+@dg.asset(
+    deps=[prediction_log, ground_truth],
+    group_name="monitoring",
+    retry_policy=STORE_RETRIES,
+    kinds={"python", "mlflow"},
+    owners=[ML_TEAM],
+    code_version=MONITORING_CODE,
+)
+def ab_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Champion against challenger: split, accuracy, latency, business metric, and a test that may be looked at any time."""
+    from pipeline_project.monitoring.ab import report_ab
+
+    return run_step(context, report_ab)

@@ -1,0 +1,37 @@
+"""Checks of the monitoring assets."""
+
+from pipeline_project.defs.common import asset_checks
+from pipeline_project.monitoring.checks import check_drift_report, check_ground_truth, check_performance_report, check_prediction_log
+
+prediction_log_checks = asset_checks(
+    "prediction_log",
+    check_prediction_log,
+    {"sequence_gaps": "No worker's sequence has a gap: no acknowledged prediction was lost."},
+    blocking=frozenset({"sequence_gaps"}),
+    daily=True,
+)
+
+ground_truth_checks = asset_checks("ground_truth", check_ground_truth, {"label_domain": "True labels are known classes."}, daily=True)
+
+drift_report_checks = asset_checks(
+    "drift_report",
+    check_drift_report,
+    {
+        "data_drift": "The measurements of requests are distributed as in training.",
+        "prediction_drift": "Predicted classes are distributed as in training.",
+        "feature_drift": "The model's pooled features are distributed as on validation.",
+    },
+    daily=True,
+)
+
+performance_report_checks = asset_checks(
+    "performance_report",
+    check_performance_report,
+    {
+        "accuracy": "Accuracy is above its alert threshold.",
+        "latency": "The 99th percentile is below its alert threshold.",
+        "drift": "The drift score is below its alert threshold.",
+        "scores": "No other alert has fired: precision, recall, F1, concept drift, pre-alerts.",
+    },
+    daily=True,
+)

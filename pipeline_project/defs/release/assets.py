@@ -1,0 +1,83 @@
+"""registered_model, staging_endpoint, deployed_endpoint, batch_predictions. Each reads the verdict again before it acts."""
+
+import dagster as dg
+
+from pipeline_project.defs.common import DAYS, ML_TEAM, ONE_DAY_A_RUN, OPS_TEAM, day_of, run_step, stage_context
+from pipeline_project.defs.evaluation.assets import release_gate
+from pipeline_project.defs.ingest.assets import image_pack
+from pipeline_project.digests import sources_digest
+from pipeline_project.governance import ledger
+
+RELEASE_CODE = sources_digest("release")
+
+
+@dg.asset(
+    deps=[release_gate],
+    group_name="release",
+    kinds={"mlflow", "onnx"},
+    owners=[ML_TEAM],
+    code_version=RELEASE_CODE,
+)
+def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """A version in the MLflow registry, only of a package whose verdict is yes."""
+    from pipeline_project.release.registry import register_model
+
+    return run_step(context, register_model)
+
+
+@dg.asset(
+    deps=[registered_model],
+    group_name="release",
+    kinds={"fastapi"},
+    owners=[OPS_TEAM],
+    code_version=RELEASE_CODE,
+    pool="deployment",
+)
+def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The staging environment serves the registered package; automatic once the gate said yes."""
+    from pipeline_project.release.rollout import deploy_to_staging
+
+    result = run_step(context, deploy_to_staging)
+    _record(context, "deployed_to_staging")
+    return result
+
+
+@dg.asset(
+    deps=[staging_endpoint],
+    group_name="release",
+    kinds={"fastapi"},
+    owners=[OPS_TEAM],
+    code_version=RELEASE_CODE,
+    pool="deployment",
+)
+def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """Production serves the registered package: canary, steps, full. Refuses without a recorded approval."""
+    from pipeline_project.release.rollout import deploy_to_production
+
+    result = run_step(context, deploy_to_production)
+    _record(context, "deployed_to_production")
+    return result
+
+
+@dg.asset(
+    deps=[deployed_endpoint, image_pack],
+    group_name="release",
+    partitions_def=DAYS,
+    backfill_policy=ONE_DAY_A_RUN,
+    kinds={"onnx", "parquet"},
+    owners=[ML_TEAM],
+    code_version=RELEASE_CODE,
+)
+def batch_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The champion's predictions for every image of a day."""
+    from pipeline_project.release.batch import predict_batch
+
+    return run_step(context, predict_batch, day_of(context))
+
+
+def _record(context: dg.AssetExecutionContext, action: str) -> None:
+    """An entry in the audit ledger: who started it is the run's tag, if an authenticating proxy set one."""
+    stage = stage_context(context)
+    package = stage.artifacts.latest("registered_model").info["package"]
+    actor = context.run.tags.get("user", "dagster")
+    ledger.append(stage.artifacts.bytes, actor, action, package, {"dagster_run_id": context.run_id})

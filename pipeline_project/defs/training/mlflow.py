@@ -1,0 +1,47 @@
+"""The training run in MLflow through dagster-mlflow's resource, for `trained_model` alone.
+
+The resource looks its MLflow run up by the Dagster run's id and keeps it active in the process, so it must not be shared by parallel
+steps, and it must not be built before it is needed (MLflow takes seconds to import): it is entered here, lazily, and always ended.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from pipeline_project.settings import Settings
+from pipeline_project.training.tracking import Tracker, prepare_tracking
+
+
+@contextmanager
+def training_run(context: dg.AssetExecutionContext, settings: Settings) -> Iterator[Tracker]:
+    """An MLflow run tagged with the Dagster run; FINISHED, or FAILED when the body raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # dagster-mlflow is beta and uses a context that Dagster means to retire
+        import mlflow
+        from dagster_mlflow import mlflow_tracking
+
+        prepare_tracking(settings)
+        config = {
+            "experiment_name": settings.tracking.experiment,
+            "mlflow_tracking_uri": settings.tracking_uri,
+            "env": {},
+            "extra_tags": {},
+        }
+        with dg.build_resources(
+            {"mlflow": mlflow_tracking},
+            instance=context.instance,
+            resource_config={"mlflow": {"config": config}},
+            dagster_run=context.run,
+            log_manager=context.log,
+        ):
+            active = mlflow.active_run()
+            assert active is not None
+            tracker = Tracker(settings.tracking_uri, active.info.run_id)
+            status = "FAILED"
+            try:
+                yield tracker
+                status = "FINISHED"
+            finally:
+                mlflow.end_run(status)

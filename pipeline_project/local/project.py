@@ -1,0 +1,134 @@
+"""A project on this machine: a name, a settings file and a runtime home, `.pipeline/NAME/`. `.pipeline/current` names the last one."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import yaml
+
+from pipeline_project.settings import Settings, load_settings
+
+RUNTIME = ".pipeline"
+SAMPLE_DAYS = 5
+SAMPLE_IMAGES_A_DAY = 240
+SAMPLE_SEED = 0
+
+
+class ProjectError(ValueError):
+    """The user's folder or file cannot be used."""
+
+
+def sample_project(root: Path) -> tuple[Path, Settings]:
+    """The project of the generated catalogue: its settings file (made once) and its settings."""
+    home = root / RUNTIME / "sample"
+    config = home / "settings.yaml"
+    if not config.exists():
+        last = datetime.now(UTC).date() - timedelta(days=1)
+        first = last - timedelta(days=SAMPLE_DAYS - 1)
+        write_settings(config, {"extends": "sample", "data": {"source": "catalogue", "start_date": first}})
+        (home / "catalogue").mkdir(parents=True, exist_ok=True)
+    return config, load_settings(config, environment=_environment(home))
+
+
+def draw_sample(settings: Settings) -> None:
+    """Draw the sample catalogue unless its last day is complete (labels.csv is written last)."""
+    from pipeline_project.sample.catalogue import generate_catalogue
+
+    days = [settings.data.start_date + timedelta(days=n) for n in range(SAMPLE_DAYS)]
+    folder = Path(settings.data.source)
+    missing = [day for day in days if not (folder / day.isoformat() / settings.data.labels_file).exists()]
+    if missing:
+        generate_catalogue(folder, seed=SAMPLE_SEED, days=missing, images_per_day=SAMPLE_IMAGES_A_DAY)
+
+
+def own_project(root: Path, source: str | None, config: Path | None) -> tuple[Path, Settings]:
+    """The project of a user's folder, or of a user's settings file, or of both.
+
+    Without a file, one is written into the runtime home: the sample profile with the folder's classes and first day.
+
+    Raises:
+        ProjectError: the folder has no readable labels.csv.
+        SettingsError: the file is wrong.
+    """
+    if config is not None and source is None:
+        settings = load_settings(config)
+        return config.absolute(), settings
+    assert source is not None
+    if config is None:
+        folder = Path(source).expanduser().resolve()
+        name = "".join(c if c.isalnum() else "-" for c in folder.name.lower()).strip("-")[:48] or "own"
+        home = root / RUNTIME / name
+        written = home / "settings.yaml"
+        if not written.exists():
+            write_settings(written, {"extends": "sample", "name": name, "data": describe_folder(folder)})
+        return written, load_settings(written, environment=_environment(home))
+    folder = Path(source).expanduser().resolve()
+    named = load_settings(config, environment={"PIPELINE__DATA__SOURCE": str(folder)})
+    home = root / RUNTIME / named.name
+    both = home / "settings.yaml"
+    write_settings(both, {"extends": str(config.absolute()), "data": {"source": str(folder)}})
+    return both, load_settings(both, environment=_environment(home))
+
+
+def describe_folder(folder: Path) -> dict[str, object]:
+    """The `data` section for a folder of images with labels.csv: source, classes, start_date, slices.
+
+    Raises:
+        ProjectError: no labels.csv, or it lacks the columns image and label.
+    """
+    from pipeline_project.ingest.labels import parse_labels
+    from pipeline_project.ingest.sources import FolderSource, day_folder
+
+    defaults = load_settings("sample", environment={}).data
+    files = sorted(path for path in folder.rglob(defaults.labels_file) if path.is_file())
+    if not folder.is_dir() or not files:
+        raise ProjectError(
+            f"{folder}: no {defaults.labels_file} found. Put one there with the columns image,label (paths below the folder)."
+        )
+    labels: set[str] = set()
+    columns: set[str] = set()
+    for file in files:
+        rows, problems = parse_labels(file.relative_to(folder).as_posix(), file.read_bytes(), defaults)
+        if problems and not rows:
+            raise ProjectError(f"{file}: {problems[0].detail}")
+        labels |= {row.label for row in rows if row.label}
+        columns |= {column for row in rows[:1] for column in row.attributes}
+    if len(labels) < 2:
+        raise ProjectError(f"{folder}: the labels name {len(labels)} class; at least 2 are needed.")
+    listed = FolderSource(folder).list_all()
+    first: date = min(day_folder(o.key) or o.modified.astimezone(UTC).date() for o in listed)
+    return {
+        "source": str(folder),
+        "classes": sorted(labels),
+        "start_date": first,
+        "slice_columns": [c for c in defaults.slice_columns if c in columns],
+        "text_columns": [c for c in defaults.text_columns if c in columns],
+    }
+
+
+def write_settings(path: Path, values: dict[str, object]) -> None:
+    """Write a settings file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120), "utf-8")
+    draft.replace(path)
+
+
+def remember(root: Path, config: Path, settings: Settings) -> None:
+    """Make a project the current one, for `make dev` and `make stop`."""
+    (root / RUNTIME).mkdir(exist_ok=True)
+    write_settings(root / RUNTIME / "current", {"config": str(config), "home": str(settings.home)})
+
+
+def current_project(root: Path) -> tuple[Path, Settings] | None:
+    """The project last used here, or None."""
+    file = root / RUNTIME / "current"
+    if not file.is_file():
+        return None
+    said = yaml.safe_load(file.read_text("utf-8"))
+    return Path(said["config"]), load_settings(said["config"], environment=_environment(Path(said["home"])))
+
+
+def _environment(home: Path) -> dict[str, str]:
+    from pipeline_project.settings.loading import overrides
+
+    return {**overrides(), "PIPELINE_HOME": str(home)}

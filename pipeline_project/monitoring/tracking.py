@@ -1,0 +1,85 @@
+"""Numbers of a report to MLflow (R158, R173, R174): one run a report, never one a prediction (D8).
+
+A report is worth more than its entry in MLflow: a tracking server that does not answer costs a warning, not the report.
+"""
+
+import math
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from pipeline_project.stage import StageContext
+
+_CONNECT_S = 3.0
+_REPORT_TAG = "pipeline.report"
+
+
+def log_report(
+    context: StageContext, run_name: str, report: str, metrics: Mapping[str, float | None], tags: Mapping[str, str] | None = None
+) -> str:
+    """Log a report's numbers as one finished run of the experiment.
+
+    Args:
+        run_name: what people see, such as "drift-2026-11-05".
+        report: digest of the report. A run that has it already is reused, so making the same report again adds nothing.
+        metrics: numbers; None and not-a-number are left out.
+
+    Returns:
+        The run's id, or "" when MLflow could not be reached (a warning line says why).
+    """
+    settings = context.settings
+    uri = settings.tracking_uri
+    try:
+        _probe(uri)
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(settings.tracking.experiment)
+        experiment_id = experiment.experiment_id if experiment else _create_experiment(client, settings.tracking.experiment)
+        found = client.search_runs([experiment_id], f"tags.`{_REPORT_TAG}` = '{report}' and attributes.status = 'FINISHED'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        run_id = str(client.create_run(experiment_id, run_name=run_name, tags={_REPORT_TAG: report, **(tags or {})}).info.run_id)
+        status = "FAILED"
+        try:
+            for name, value in metrics.items():
+                if value is not None and math.isfinite(value):
+                    client.log_metric(run_id, name, float(value))
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)
+    except Exception as error:  # noqa: BLE001, RUF100 - MLflow raises many kinds; none of them may cost the report
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        context.log(
+            f"warning: {run_name} is not in MLflow ({_address(uri)}): {reason}. The report itself is complete; make it again to log it."
+        )
+        return ""
+    return run_id
+
+
+def _create_experiment(client: object, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    assert isinstance(client, MlflowClient)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:
+        existing = client.get_experiment_by_name(name)  # another process was first
+        if existing is None:
+            raise
+        return str(existing.experiment_id)
+
+
+def _probe(uri: str) -> None:
+    """Fail within seconds where MLflow's own client would retry for minutes."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
+
+
+def _address(uri: str) -> str:
+    """The address without user and password."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

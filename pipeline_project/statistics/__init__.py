@@ -1,0 +1,1 @@
+"""Metrics, intervals, paired and drift tests, mergeable histograms: NumPy and SciPy only, used by many stages."""

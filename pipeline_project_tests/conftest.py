@@ -1,0 +1,14 @@
+"""What all tests share: isolation from the developer's own settings, and the snapshot option."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-snapshots", action="store_true", help="rewrite golden snapshots instead of comparing")
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the developer's runtime home."""
+    for name in [n for n in __import__("os").environ if n.startswith("PIPELINE_")]:
+        monkeypatch.delenv(name)
