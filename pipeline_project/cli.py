@@ -155,3 +155,7 @@ def _user_errors() -> Iterator[None]:
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"\nerror: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -94,6 +94,6 @@ def _balance(table: "pd.DataFrame") -> Picture:
     counts = table.groupby(["day", "label"]).size().unstack(fill_value=0)
 
     def draw(axes: object) -> None:
-        counts.plot.bar(stacked=True, ax=axes, title="Images by day and label", ylabel="images")  # type: ignore[call-overload]
+        counts.plot.bar(stacked=True, ax=axes, title="Images by day and label", ylabel="images")
 
     return plot(draw, width=7)

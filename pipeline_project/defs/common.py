@@ -1,8 +1,10 @@
 """How a stage step becomes an asset and a stage check an asset check. Everything Dagster-shaped that assets share is here."""
 
 import base64
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
+from types import NoneType
 from typing import Any
 
 import dagster as dg
@@ -31,13 +33,13 @@ def stage_context(context: Any) -> StageContext:
     return StageContext.open(project_settings(), context.log.info)
 
 
-def run_step(context: dg.AssetExecutionContext, step: Callable[..., StepResult], *arguments: Any) -> dg.MaterializeResult:
+def run_step(context: dg.AssetExecutionContext, step: Callable[..., StepResult], *arguments: Any) -> dg.MaterializeResult[None]:
     """Call a stage step and report what it published."""
     with user_errors():
         return materialized(step(stage_context(context), *arguments))
 
 
-def materialized(result: StepResult) -> dg.MaterializeResult:
+def materialized(result: StepResult) -> dg.MaterializeResult[None]:
     """A step's result with its payload digest as the data version."""
     return dg.MaterializeResult(metadata=step_metadata(result), data_version=dg.DataVersion(result.artifact.digest))
 
@@ -75,10 +77,12 @@ def asset_checks(
         names: {check name: description}, exactly what `check` gives.
         blocking: names whose failure stops what is downstream in the same run.
     """
-    specs = [
-        dg.AssetCheckSpec(name, asset=asset, description=text, blocking=name in blocking, partitions_def=DAYS if daily else None)
-        for name, text in names.items()
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitions of checks are new in Dagster; a check without one shows no day
+        specs = [
+            dg.AssetCheckSpec(name, asset=asset, description=text, blocking=name in blocking, partitions_def=DAYS if daily else None)
+            for name, text in names.items()
+        ]
 
     @dg.multi_asset_check(name=f"{asset}_checks", specs=specs)
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
@@ -107,25 +111,19 @@ def to_dagster(metadata: Metadata) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    match value:
-        case Picture():
-            data = base64.b64encode(value.data).decode()
-            return dg.MetadataValue.md(f"![](data:{value.media_type};base64,{data})")
-        case Markdown():
-            return dg.MetadataValue.md(value.text)
-        case Table(rows=rows):
-            columns = list(rows[0]) if rows else []
-            records = [dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows]
-            schema = dg.TableSchema(columns=[dg.TableColumn(c, _type([row[c] for row in rows])) for c in columns])
-            return dg.MetadataValue.table(records=records, schema=schema)
-        case str() | bool() | int() | float():
-            return value
-        case Mapping():
-            return dg.MetadataValue.json(dict(value))
-        case None:
-            return dg.MetadataValue.null()
-        case _:
-            return dg.MetadataValue.json(list(value))
+    if isinstance(value, Picture):
+        data = base64.b64encode(value.data).decode()
+        return dg.MetadataValue.md(f"![](data:{value.media_type};base64,{data})")
+    if isinstance(value, Table):
+        columns = list(value.rows[0]) if value.rows else []
+        records = [dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in value.rows]
+        schema = dg.TableSchema(columns=[dg.TableColumn(c, _type([row[c] for row in value.rows])) for c in columns])
+        return dg.MetadataValue.table(records=records, schema=schema)
+    if isinstance(value, Markdown):
+        return dg.MetadataValue.md(value.text)
+    if isinstance(value, Mapping):
+        return dg.MetadataValue.json(dict(value))
+    return value if isinstance(value, str | bool | int | float | NoneType) else dg.MetadataValue.json(list(value))
 
 
 def _cell(value: Any) -> str | int | float | bool | None:

@@ -21,7 +21,7 @@ from pipeline_project.packaging.package import NAME, SIGNATURE_FILE, PackageErro
 from pipeline_project.storage import ArtifactStore
 from pipeline_project.trust.signing import UntrustedError
 
-KNOWN_FILES = frozenset({"package.json", "model.onnx", "model.fp32.onnx", "head.npz", "reference.npz", "parity.json"})
+KNOWN_FILES = frozenset({"package.json", "model.onnx", "model.fp32.onnx", "head.npz", "reference.npz"})
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 # Of ONNX Runtime's own operators only arithmetic: com.microsoft also has EPContext, which opens files that the graph names.
 QUANTISED_OPERATORS = frozenset(

@@ -48,7 +48,7 @@ def build_package(context: StageContext) -> StepResult:
         )
     served = outputs[variant]
     counts = np.array(record["training_class_counts"])
-    parity = {
+    parity: dict[str, Any] = {
         "fp32_max_logit_difference": round(float(np.abs(outputs["fp32"]["logits"] - torch_logits).max()), 6),
         "agreement": {name: _agreement(out["logits"], torch_logits) for name, out in outputs.items()},
         "accuracy": accuracy,
@@ -104,7 +104,8 @@ def build_package(context: StageContext) -> StepResult:
 
 def _calibration(train: SplitArrays, count: int) -> NDArray[np.uint8]:
     """Evenly spaced training images: all days and classes are met."""
-    return train.images[np.linspace(0, len(train.images) - 1, min(count, len(train.images))).astype(int)]
+    chosen = np.linspace(0, len(train.images) - 1, min(count, len(train.images))).astype(int)
+    return np.asarray(train.images[chosen], dtype=np.uint8)
 
 
 def _accuracy(logits: NDArray[np.float32], validation: SplitArrays) -> float:

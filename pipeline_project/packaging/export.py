@@ -4,7 +4,6 @@ A graph takes `pixels` (N, S, S, 3) uint8 and gives `logits`, `features` and `fe
 normalise differently from training.
 """
 
-import io
 import logging
 import tempfile
 import warnings
@@ -51,9 +50,7 @@ def export_fp32(network: "ClassifierNetwork", image: ImageSettings) -> bytes:
             verbose=False,
         )
     assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return _stripped(buffer.getvalue())
+    return _stripped(program.model_proto.SerializeToString())
 
 
 def quantise_int8(fp32: bytes, calibration: NDArray[np.uint8]) -> bytes:
@@ -111,31 +108,25 @@ def head_arrays(network: "ClassifierNetwork") -> dict[str, NDArray[Any]]:
     """The head's two layers (dropout is nothing at inference): w1 (H, D), b1, w2 (C, H), b2; the server explains with them."""
     from torch import nn
 
-    first, second = (layer for layer in network.head if isinstance(layer, nn.Linear))
+    first, second = (layer for layer in network.head.modules() if isinstance(layer, nn.Linear))
     layers = {"w1": first.weight, "b1": first.bias, "w2": second.weight, "b2": second.bias}
     return {name: tensor.detach().cpu().numpy() for name, tensor in layers.items()}
 
 
-def _stripped(graph: bytes) -> bytes:
+def _stripped(data: bytes) -> bytes:
     """Without stack traces, file names and producer versions: equal networks give equal bytes on every machine."""
     import onnx
 
-    model = onnx.load_model_from_string(graph)
+    model = onnx.load_model_from_string(data)
     model.producer_name = model.producer_version = model.doc_string = ""
     del model.metadata_props[:]
-    for part in (
-        model.graph,
-        *model.graph.node,
-        *model.graph.initializer,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-    ):
+    graph: Any = model.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.doc_string = ""
         if hasattr(part, "metadata_props"):
             del part.metadata_props[:]
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    stripped: bytes = model.SerializeToString(deterministic=True)
+    return stripped
 
 
 @contextmanager

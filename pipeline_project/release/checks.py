@@ -84,7 +84,7 @@ def _observed_split(context: StageContext, environment: Environment) -> CheckOut
             seen = Counter(client.predict(image, request_id=_probe_id()).route for _ in range(_SPLIT_REQUESTS))
     except PredictionError as error:
         return CheckOutcome("observed_split", False, str(error))
-    weights = {route.name: route.weight for route in document.routes}
+    weights: dict[str, float] = {route.name: route.weight for route in document.routes}
     off = []
     for name, weight in weights.items():
         interval = wilson_interval(seen[name], _SPLIT_REQUESTS, 0.999)

@@ -3,6 +3,7 @@
 The desired-state document decides what is live; aliases follow it and never lead.
 """
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline_project.digests import canonical_json
@@ -115,7 +116,7 @@ def _create_version(client: "MlflowClient", name: str, package: Artifact, gate: 
         "git_commit": git_commit(),
     }
     model = mlflow.onnx
-    with _explicit_run(client, run_id):
+    with _Run(client, run_id):
         logged = model.log_model(
             onnx.load_model_from_string(package.read(manifest["graph"])),
             name="package",
@@ -123,16 +124,10 @@ def _create_version(client: "MlflowClient", name: str, package: Artifact, gate: 
             pip_requirements=["onnxruntime", "numpy"],
             metadata=tags,
         )
-    try:
+    with contextlib.suppress(MlflowException):  # it exists
         client.create_registered_model(name, description="Classifies product photos. Aliases follow the deployment documents.")
-    except MlflowException:
-        pass  # it exists
     version = client.create_model_version(name, logged.model_uri, run_id, tags=tags)
     return str(version.version)
-
-
-def _explicit_run(client: "MlflowClient", run_id: str) -> "_Run":
-    return _Run(client, run_id)
 
 
 class _Run:

@@ -19,8 +19,6 @@ def test_a_file_comes_out_as_it_went_in(data: bytes) -> None:
 
 WORDS = [b"--b", b"--", b"\r\n", b"\r", b"\n", b":", b"Content-Disposition: form-data", b'; name="file"', b'"', b";", b"x", b"\x00"]
 pieces = st.sampled_from(WORDS)
-    [b"--b", b"--", b"\r\n", b"\r", b"\n", b":", b"Content-Disposition: form-data", b'; name="file"', b'"', b";", b"x", b"\x00"]
-)
 
 
 @given(st.lists(st.one_of(pieces, st.binary(max_size=8)), max_size=30).map(b"".join))

@@ -17,7 +17,7 @@ DATASET_CODE = sources_digest("dataset")
     owners=[DATA_TEAM],
     code_version=DATASET_CODE,
 )
-def data_profile(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def data_profile(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """What a person should see before training: balance, missing values, outliers, suspected label noise, contact sheets."""
     from pipeline_project.dataset.profile import profile_data
 
@@ -32,7 +32,7 @@ def data_profile(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[DATA_TEAM],
     code_version=DATASET_CODE,
 )
-def dataset_splits(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def dataset_splits(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The dataset version: {day: hash} of all good days, and the split of every image. Splits grow without moving an image."""
     from pipeline_project.dataset.versions import make_dataset_version
 

@@ -17,7 +17,7 @@ EVALUATION_CODE = sources_digest("evaluation", "statistics")
     owners=[ML_TEAM],
     code_version=EVALUATION_CODE,
 )
-def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The package on the test split: metrics with intervals, confusion matrix, slices, robustness, validated explanations."""
     from pipeline_project.evaluation.report import evaluate_package
 
@@ -31,7 +31,7 @@ def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult
     owners=[ML_TEAM],
     code_version=EVALUATION_CODE,
 )
-def load_test_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def load_test_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The package behind the real server: latency, throughput, memory, cost, and its answers to hostile requests."""
     from pipeline_project.evaluation.load_test import load_test_package
 
@@ -45,7 +45,7 @@ def load_test_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[ML_TEAM],
     code_version=EVALUATION_CODE,
 )
-def release_gate(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def release_gate(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The verdict: every quality gate with its numbers, thresholds and evidence, bound to the package, data and settings."""
     from pipeline_project.evaluation.gates import judge
 

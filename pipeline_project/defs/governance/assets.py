@@ -14,7 +14,7 @@ from pipeline_project.digests import sources_digest
     owners=[OPS_TEAM],
     code_version=sources_digest("governance"),
 )
-def audit_dossier(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def audit_dossier(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """What is in production and why: data, code, parameters, gates, approvals, deployments; every link verified."""
     from pipeline_project.governance.dossier import build_dossier
 

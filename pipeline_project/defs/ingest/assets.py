@@ -17,7 +17,7 @@ INGEST_CODE = sources_digest("ingest", "imaging")
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
 )
-def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The day's photos and label rows as they arrived: an inventory, nothing decoded. Refuses a changed source without an approval."""
     from pipeline_project.ingest.inventory import take_inventory
 
@@ -34,7 +34,7 @@ def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
 )
-def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """One row an accepted image (id, label, size, perceptual hash); what was rejected and why; the day's verdict."""
     from pipeline_project.ingest.manifest import validate_images
 
@@ -51,7 +51,7 @@ def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResul
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
 )
-def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The day's images decoded once, resized exactly as the server resizes: a uint8 array to map into memory."""
     from pipeline_project.ingest.pack import pack_images
 
@@ -68,7 +68,7 @@ def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
 )
-def image_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def image_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Numeric measurements of each image (brightness, contrast, sharpness ...): for drift, profiling and the feature store."""
     from pipeline_project.ingest.pack import measure_images
 

@@ -19,7 +19,7 @@ MONITORING_CODE = sources_digest("monitoring", "statistics")
     owners=[OPS_TEAM],
     code_version=MONITORING_CODE,
 )
-def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The day's predictions of both environments, compacted from the workers' segments."""
     from pipeline_project.monitoring.predictions import compact_predictions
 
@@ -36,7 +36,7 @@ def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[OPS_TEAM],
     code_version=MONITORING_CODE,
 )
-def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The true labels that arrived that day, by request id."""
     from pipeline_project.monitoring.predictions import collect_truth
 
@@ -53,7 +53,7 @@ def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[ML_TEAM],
     code_version=MONITORING_CODE,
 )
-def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Data drift (Evidently), prediction drift (KL), drift of the model's pooled features, and what moved."""
     from pipeline_project.monitoring.drift import report_drift
 
@@ -70,7 +70,7 @@ def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     owners=[ML_TEAM],
     code_version=MONITORING_CODE,
 )
-def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Accuracy against the truth known so far, latency, errors, concept drift, alerts."""
     from pipeline_project.monitoring.performance import report_performance
 
@@ -85,7 +85,7 @@ def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResul
     owners=[ML_TEAM],
     code_version=MONITORING_CODE,
 )
-def ab_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def ab_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Champion against challenger: split, accuracy, latency, business metric, and a test that may be looked at any time."""
     from pipeline_project.monitoring.ab import report_ab
 

@@ -6,12 +6,12 @@ from pipeline_project.monitoring.checks import check_drift_report, check_ground_
 prediction_log_checks = asset_checks(
     "prediction_log",
     check_prediction_log,
-    {"sequence_gaps": "No worker's sequence has a gap: no acknowledged prediction was lost."},
-    blocking=frozenset({"sequence_gaps"}),
+    {"no_gap": "No worker's sequence has a gap: no acknowledged prediction was lost."},
+    blocking=frozenset({"no_gap"}),
     daily=True,
 )
 
-ground_truth_checks = asset_checks("ground_truth", check_ground_truth, {"label_domain": "True labels are known classes."}, daily=True)
+ground_truth_checks = asset_checks("ground_truth", check_ground_truth, {"domain": "True labels are known classes."}, daily=True)
 
 drift_report_checks = asset_checks(
     "drift_report",
@@ -31,7 +31,6 @@ performance_report_checks = asset_checks(
         "accuracy": "Accuracy is above its alert threshold.",
         "latency": "The 99th percentile is below its alert threshold.",
         "drift": "The drift score is below its alert threshold.",
-        "scores": "No other alert has fired: precision, recall, F1, concept drift, pre-alerts.",
     },
     daily=True,
 )

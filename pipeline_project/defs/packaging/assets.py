@@ -14,7 +14,7 @@ from pipeline_project.digests import sources_digest
     owners=[ML_TEAM],
     code_version=sources_digest("packaging"),
 )
-def model_package(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def model_package(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The quantised graph with logits, pooled features and the last feature map; classes, temperature, checksums; signed."""
     from pipeline_project.packaging.build import build_package
 

@@ -18,7 +18,7 @@ RELEASE_CODE = sources_digest("release")
     owners=[ML_TEAM],
     code_version=RELEASE_CODE,
 )
-def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """A version in the MLflow registry, only of a package whose verdict is yes."""
     from pipeline_project.release.registry import register_model
 
@@ -33,7 +33,7 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     code_version=RELEASE_CODE,
     pool="deployment",
 )
-def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The staging environment serves the registered package; automatic once the gate said yes."""
     from pipeline_project.release.rollout import deploy_to_staging
 
@@ -50,7 +50,7 @@ def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     code_version=RELEASE_CODE,
     pool="deployment",
 )
-def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Production serves the registered package: canary, steps, full. Refuses without a recorded approval."""
     from pipeline_project.release.rollout import deploy_to_production
 
@@ -68,7 +68,7 @@ def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult
     owners=[ML_TEAM],
     code_version=RELEASE_CODE,
 )
-def batch_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def batch_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The champion's predictions for every image of a day."""
     from pipeline_project.release.batch import predict_batch
 

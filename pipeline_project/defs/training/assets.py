@@ -50,7 +50,7 @@ def choose_best_trial(context: dg.OpExecutionContext, trials: list[int]) -> dg.O
 )
 def tuned_hyperparameters(dataset_splits: None) -> str:
     """The best trial of a Bayesian search with pruning; every trial is kept. Workers are dynamic steps."""
-    return choose_best_trial(plan_workers(dataset_splits).map(run_worker).collect())  # type: ignore[no-any-return,call-arg]
+    return choose_best_trial(plan_workers(dataset_splits).map(run_worker).collect())  # type: ignore[no-any-return]
 
 
 @dg.op(ins={"tuned_hyperparameters": dg.In(dg.Nothing)}, out=dg.DynamicOut(int))
@@ -88,7 +88,7 @@ def summarise_folds(context: dg.OpExecutionContext, folds: list[str]) -> dg.Outp
 )
 def cross_validation_report(tuned_hyperparameters: None) -> str:
     """Stratified folds with the tuned values: how far results depend on the draw of the data. Each fold is a dynamic step."""
-    return summarise_folds(plan_folds(tuned_hyperparameters).map(train_fold).collect())  # type: ignore[no-any-return,call-arg]
+    return summarise_folds(plan_folds(tuned_hyperparameters).map(train_fold).collect())  # type: ignore[no-any-return]
 
 
 @dg.asset(
@@ -99,7 +99,7 @@ def cross_validation_report(tuned_hyperparameters: None) -> str:
     code_version=TRAINING_CODE,
     op_tags=GPU_STEP,
 )
-def trained_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def trained_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The best weights of the final fit, its history, and the comparison with baselines. Refuses a changed architecture unapproved."""
     from pipeline_project.training.final import train_model
 
