@@ -92,6 +92,7 @@ def approve(
     """Record a person's approval, signed."""
     from pydantic import TypeAdapter
 
+    from pipeline_project.governance import ledger
     from pipeline_project.storage import open_store
     from pipeline_project.trust.approvals import ApprovalKind, record_approval
     from pipeline_project.trust.signing import load_private_key
@@ -101,6 +102,7 @@ def approve(
         private = load_private_key(key or settings.home / "keys" / f"{approver}.pem")
         checked: ApprovalKind = TypeAdapter(ApprovalKind).validate_python(kind)
         record_approval(open_store(settings), private, checked, subject, approver=approver, reason=reason)
+        ledger.append(open_store(settings), approver, "approved", subject, {"kind": kind, "reason": reason})
         print(f"{kind} of {subject[:12]} approved by {approver}.")
 
 

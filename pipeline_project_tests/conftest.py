@@ -1,5 +1,7 @@
 """What all tests share: isolation from the developer's own settings, and the snapshot option."""
 
+import os
+
 import pytest
 
 
@@ -8,7 +10,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the developer's runtime home."""
-    for name in [n for n in __import__("os").environ if n.startswith("PIPELINE_")]:
+    for name in [n for n in os.environ if n.startswith("PIPELINE_")]:
         monkeypatch.delenv(name)

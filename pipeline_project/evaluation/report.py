@@ -1,7 +1,7 @@
 """evaluation_report: everything that can be said of a package from its answers to the test split."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from pipeline_project.evaluation.performance import rounded, score_predictions
 from pipeline_project.evaluation.robustness import Pixels, adversarial_report, corruption_report
 from pipeline_project.evaluation.slices import compare_slices, slice_labels, slice_rows
 from pipeline_project.stage import Picture, StageContext, StepResult, Table
+from pipeline_project.storage import Artifact
 from pipeline_project.tables import frame_to_parquet
 
 if TYPE_CHECKING:
@@ -113,7 +114,35 @@ def evaluate_package(context: StageContext) -> StepResult:
         sidecars={f"{name}.{picture.media_type.split('/')[1]}": picture.data for name, picture in pictures.items()},
         info={"package": package.digest, "dataset": dataset.digest, "accuracy": report["performance"]["accuracy"]["value"]},
     )
+    _log_to_training_run(context, packaged, report, pictures)
     return StepResult(artifact, _headline(report) | {"classes": class_table(report), "slices": Table(slice_rows(slices)), **pictures})
+
+
+def _log_to_training_run(context: StageContext, package: Artifact, report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> None:
+    """The final metrics on the test split (R123, D2) and the explanations (R125), in the run that trained the model.
+
+    MLflow out of reach costs a line of the log, never the report.
+    """
+    from pipeline_project.training.tracking import Tracker
+
+    run_id = package.info.get("mlflow_run_id")
+    if not run_id:
+        return
+    scores = report["performance"]
+    classes = scores["classes"].values()
+    final = {
+        "final_accuracy": scores["accuracy"]["value"],
+        "macro_precision": float(np.mean([c["precision"]["value"] for c in classes])),
+        "macro_recall": float(np.mean([c["recall"]["value"] for c in classes])),
+        "macro_f1": scores["macro_f1"]["value"],
+    }
+    try:
+        tracker = Tracker(context.settings.tracking_uri, run_id)
+        tracker.log_metrics(final)
+        for name, picture in pictures.items():
+            tracker.log_file(f"model_explainability_reports/test_{name}.{picture.media_type.split('/')[1]}", picture.data)
+    except Exception as error:  # MLflow's clients raise their own, the database's and the network's errors
+        context.log(f"MLflow did not take the final metrics: {error}")
 
 
 def predict_in_batches(engine: "Engine", pixels: Pixels) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from pipeline_project.settings.tree import IngestSettings
 
@@ -18,6 +18,12 @@ _SIGNATURES: tuple[tuple[str, bytes, int], ...] = (
     ("TIFF", b"MM\x00*", 0),
 )
 SNIFF_BYTES = 16
+
+_Turn = Image.Transpose
+_UPRIGHT = {  # how to undo each EXIF orientation
+    2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM, 5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270, 7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90,
+}  # fmt: skip
 
 
 class ImageRejectedError(ValueError):
@@ -88,15 +94,19 @@ def decode_image(data: bytes, limits: DecodeLimits) -> DecodedImage:
                 if min(width, height) < limits.min_side:
                     raise ImageRejectedError("too_small", f"{width}x{height}; the shorter side must be at least {limits.min_side}")
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                return DecodedImage(_to_rgb(upright), named, mode, width, height)
-    except ImageRejectedError:
+                return DecodedImage(_to_rgb(_upright(image)), named, mode, width, height)
+    except (ImageRejectedError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageRejectedError("too_many_pixels", str(error)) from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
-        # What Pillow raises on damaged files is not one family.
+    except Exception as error:  # what Pillow raises on damaged files is no family: struct.error, AttributeError, SyntaxError ...
         raise ImageRejectedError("corrupt", f"announced as {named}, but: {error}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy, turned as the EXIF orientation says. `ImageOps.exif_transpose` would write the metadata anew, and fail where it is odd."""
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image.copy() if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

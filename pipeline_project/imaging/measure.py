@@ -28,8 +28,8 @@ def measure(pixels: NDArray[np.uint8], aspect: float) -> dict[str, float]:
 
     Returns:
         {name: value} for every name of `FEATURE_NAMES`: brightness, contrast (standard deviation), the channel means, saturation,
-        border_brightness and centre_contrast in 0-1; sharpness (mean absolute Laplacian) and edge_density (share of strong
-        gradients) in 0-1; entropy of the grey histogram in bits, 0-6; aspect as log2, 0 for a square.
+        border_brightness and centre_contrast in 0-1; edge_density (share of strong gradients) in 0-1; sharpness (mean
+        absolute Laplacian) in 0-4; entropy of the grey histogram in bits, 0-6; aspect as log2, 0 for a square.
     """
     rgb = pixels.astype(np.float32) / 255
     grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)

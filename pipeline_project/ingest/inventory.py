@@ -9,7 +9,7 @@ from pipeline_project.digests import canonical_json
 from pipeline_project.imaging.decode import SNIFF_BYTES, sniff_format
 from pipeline_project.ingest.arrivals import day_fingerprint
 from pipeline_project.ingest.labels import conflicting_images, parse_labels
-from pipeline_project.ingest.sources import Source, objects_of_day, open_source, source_identity
+from pipeline_project.ingest.sources import Source, day_folder, objects_of_day, open_source, source_identity
 from pipeline_project.stage import Metadata, StageContext, StepResult, Table
 from pipeline_project.trust.approvals import require_unchanged
 
@@ -33,8 +33,7 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
     rows, problems = [], []
     for file in arrived.label_files:
         parsed, found = parse_labels(file.key, source.read(file.key), settings.data)
-        # A row without an image belongs to no day of its own: the day of its label file reports it.
-        rows += [row for row in parsed if row.image in keys or (file.day == day and row.image not in arrived.listed_keys)]
+        rows += [row for row in parsed if row.image in keys or (_missing_day(file, row) == day and row.image not in arrived.listed_keys)]
         problems += [{"file": p.file, "code": p.code, "detail": p.detail} for p in found]
     inventory = {
         "version": 1,
@@ -60,6 +59,11 @@ def _sniff(source: Source, images: list[SourceObject]) -> dict[str, str | None]:
     with ThreadPoolExecutor(_READERS) as readers:
         heads = readers.map(lambda o: source.read(o.key, SNIFF_BYTES), images)
         return {o.key: sniff_format(head) for o, head in zip(images, heads, strict=True)}
+
+
+def _missing_day(file: SourceObject, row: LabelRow) -> date:
+    """Which day reports a row without an image: its label file's; for a label file of all days, the day that the row's path names."""
+    return day_folder(file.key) or day_folder(row.image) or file.day
 
 
 def _outside_domain(rows: list[LabelRow], classes: list[str]) -> dict[str, int]:

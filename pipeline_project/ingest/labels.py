@@ -1,6 +1,7 @@
 """labels.csv: read as text, every defect kept as a problem with a code, none raised, so that a check can show all of them."""
 
 import io
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -35,7 +36,9 @@ def parse_labels(file: str, data: bytes, settings: DataSettings) -> tuple[list[L
     except UnicodeDecodeError as error:
         return [], [LabelProblem(file, "not_utf8", f"byte {error.start} is not UTF-8. Save the file as UTF-8.")]
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a comma at the end of every row is harmless
+            frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         return [], [LabelProblem(file, "not_csv", f"{error}. The first line must name the columns, separated by commas.")]
     frame.columns = frame.columns.str.strip()

@@ -116,8 +116,8 @@ def _decoded(
         except ImageRejectedError as reason:
             return key, data, reason
         facts = {
-            "width": decoded.width,
-            "height": decoded.height,
+            "width": decoded.image.width,  # upright, as the server measures it
+            "height": decoded.image.height,
             "mode": decoded.mode,
             "format": decoded.format,
             "perceptual_hash": _perceptual_hash(decoded.image),

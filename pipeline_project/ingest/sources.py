@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
@@ -69,7 +70,7 @@ class FolderSource(Source):
     def _walk(self, wanted: Any) -> list[Listed]:
         found = []
         for top in sorted(self.root.iterdir()):
-            if top.name.startswith(".") or not wanted(top.name):
+            if top.name.startswith(".") or top.is_symlink() or not wanted(top.name):
                 continue
             for path in [top] if top.is_file() else sorted(top.rglob("*")):
                 key = path.relative_to(self.root).as_posix()
@@ -107,11 +108,11 @@ class S3Source(Source):
             name = top.removeprefix(self._prefix).rstrip("/")
             if not _DAY_FOLDER.match(name) or name == day.isoformat():
                 found += [self._listed(entry) for page in self._pages(Prefix=top) for entry in page.get("Contents", [])]
-        return sorted((o for o in found if not o.key.endswith("/")), key=lambda listed: listed.key)
+        return _objects(found)
 
     def list_all(self) -> list[Listed]:
         found = [self._listed(entry) for page in self._pages(Prefix=self._prefix) for entry in page.get("Contents", [])]
-        return sorted((o for o in found if not o.key.endswith("/")), key=lambda listed: listed.key)
+        return _objects(found)
 
     def read(self, key: str, first_bytes: int | None = None) -> bytes:
         span = {} if first_bytes is None else {"Range": f"bytes=0-{first_bytes - 1}"}
@@ -128,11 +129,24 @@ class S3Source(Source):
             raise
         return body
 
-    def _pages(self, **query: str) -> Any:
-        return self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
+    def _pages(self, **query: str) -> Iterator[dict[str, Any]]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
+        except (BotoCoreError, ClientError) as error:
+            address = f"s3://{self._bucket}/{self._prefix}"
+            raise SourceError(
+                f"data.source: {address} cannot be listed: {error}. Check the address, the credentials and the network."
+            ) from None
 
     def _listed(self, entry: dict[str, Any]) -> Listed:
         return Listed(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'), entry["LastModified"])
+
+
+def _objects(found: list[Listed]) -> list[Listed]:
+    """Without the empty objects that stand for folders (the prefix itself among them), sorted."""
+    return sorted((o for o in found if o.key and not o.key.endswith("/")), key=lambda listed: listed.key)
 
 
 def open_source(settings: Settings) -> Source:
@@ -191,7 +205,8 @@ def objects_of_day(source: Source, store: ByteStore, settings: Settings, day: da
     for o in listed:
         entry = SourceObject(key=o.key, day=days[o.key], size=o.size, etag=o.etag, modified=o.modified)
         if PurePosixPath(o.key).name == settings.data.labels_file:
-            label_files.append(entry)
+            if day_folder(o.key) in (None, day):
+                label_files.append(entry)
         elif entry.day == day:
             images.append(entry)
     return DayObjects(images, label_files, frozenset(days))

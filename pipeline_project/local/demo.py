@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline_project.governance import ledger
 from pipeline_project.local import services
 from pipeline_project.local.dagster_client import DagsterClient, Run
 from pipeline_project.local.traffic import send_traffic
@@ -96,6 +97,7 @@ def approve_for_demo(context: StageContext, say: Callable[[str], None]) -> None:
     package = context.artifacts.latest("registered_model").info["package"]
     reason = "approved by make demo with a throw-away key"
     record_approval(context.artifacts.bytes, key, "production_deployment", package, approver="demo", reason=reason)
+    ledger.append(context.artifacts.bytes, "demo", "approved", package, {"kind": "production_deployment", "reason": reason})
     say(f"production approval of package {package[:12]} recorded, signed with a THROW-AWAY key ({settings.home}/keys/demo-approver.pem)")
 
 

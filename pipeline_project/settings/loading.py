@@ -80,7 +80,7 @@ def _locate(name: str, beside: Path) -> Path:
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     """The merged values of a file and what it extends, and for each key where it was said (`file:line`)."""
-    if path in seen:
+    if path.resolve() in seen:
         raise SettingsError(f"{path}: extends itself, through {' -> '.join(p.name for p in seen)}. Remove one `extends`.")
     try:
         node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
@@ -99,7 +99,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyP
             own[section][key] = str((path.parent / Path(value).expanduser()).resolve())
     if parent is None:
         return own, origins
-    values, inherited = _read(_locate(str(parent), path.parent), (*seen, path))
+    values, inherited = _read(_locate(str(parent), path.parent), (*seen, path.resolve()))
     return _merge(values, own), inherited | origins
 
 
@@ -131,7 +131,10 @@ def _apply_overrides(values: dict[str, Any], origins: dict[KeyPath, str], env: M
             branch = branch.setdefault(key, {})
             if not isinstance(branch, dict):
                 raise SettingsError(f"environment variable {variable}: {key} is a value, not a section.")
-        branch[keys[-1]] = yaml.safe_load(env[variable])
+        try:
+            branch[keys[-1]] = yaml.safe_load(env[variable])
+        except yaml.YAMLError as error:
+            raise SettingsError(f"environment variable {variable}: not a YAML value: {error}") from None
         origins[keys] = f"environment variable {variable}"
 
 

@@ -116,7 +116,7 @@ class ArtifactStore:
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
         for file, data in payload.items():
-            if not self.bytes.exists(artifact.prefix + file):
+            if not self._holds(artifact.prefix + file, files[file]):
                 self.bytes.write(artifact.prefix + file, data)
         for file, data in (sidecars or {}).items():
             artifact.add_sidecar(file, data)
@@ -155,15 +155,22 @@ class ArtifactStore:
     def version(self, name: str, digest: str, partition: str | None = None) -> Artifact:
         """A given version, by its digest. Raises `ArtifactMissingError`."""
         try:
-            return self._from_record(self.bytes.read_json(f"{_folder(name, partition)}/{digest[:24]}/artifact.json"))
+            artifact = self._from_record(self.bytes.read_json(f"{_folder(name, partition)}/{digest[:24]}/artifact.json"))
         except FileNotFoundError:
             raise ArtifactMissingError(f"{name} has no version {digest[:24]} in {self.bytes.uri}.") from None
+        if (artifact.name, artifact.partition) != (name, partition) or not artifact.digest.startswith(digest):
+            raise ValueError(f"{name}: the record of version {digest[:24]} is of another artefact. Materialize {name} again.")
+        return artifact
 
     def partitions(self, name: str) -> list[str]:
         """The partitions of an asset that have a head, sorted."""
         prefix = f"{ZONES.get(name, 'artifacts')}/{name}/"
         keys = (key.removeprefix(prefix).split("/") for key in self.bytes.list(prefix))
         return sorted(parts[0] for parts in keys if len(parts) == 2 and parts[1] == "head.json" and parts[0] != _UNPARTITIONED)
+
+    def _holds(self, key: str, digest: str) -> bool:
+        """Whether the key has these very bytes; damaged ones are to be replaced."""
+        return self.bytes.exists(key) and sha256_bytes(self.bytes.read(key)) == digest
 
     def _from_record(self, record: dict[str, Any]) -> Artifact:
         name, partition, digest = record["name"], record["partition"], record["digest"]

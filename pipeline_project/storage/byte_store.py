@@ -70,7 +70,7 @@ class ByteStore(ABC):
 
 def _checked(key: str) -> str:
     path = PurePosixPath(key)
-    if not key or path.is_absolute() or ".." in path.parts or "\\" in key or "\0" in key:
+    if not path.parts or path.is_absolute() or path.as_posix() != key or ".." in path.parts or "\\" in key or "\0" in key:
         raise ValueError(f"{key!r} is not a store key: keys are relative and stay inside the store.")
     return key
 
@@ -101,7 +101,8 @@ class FolderStore(ByteStore):
         return (self.root / _checked(key)).is_file()
 
     def list(self, prefix: str) -> list[str]:
-        folder = self.root / prefix.rpartition("/")[0]
+        above = prefix.rpartition("/")[0]
+        folder = self.root / (_checked(above) if above else "")
         found = (
             path.relative_to(self.root).as_posix()
             for path in (folder.rglob("*") if folder.is_dir() else ())

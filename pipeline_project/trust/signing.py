@@ -5,7 +5,7 @@ import os
 import secrets
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict
@@ -65,7 +65,10 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such key. Make one with `pipeline keys create`, or name another file.")
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # not PEM, or locked by a password
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError(f"{path}: not an Ed25519 private key. Make one with `pipeline keys create`.")
     return key
@@ -86,7 +89,10 @@ def trusted_keys(folder: Path) -> dict[str, tuple[str, Ed25519PublicKey]]:
     """The keys of a trust folder: {key id: (owner, public key)}. A missing folder trusts nobody."""
     found: dict[str, tuple[str, Ed25519PublicKey]] = {}
     for path in sorted(folder.glob("[!.]*.pem")) if folder.is_dir() else []:
-        public = serialization.load_pem_public_key(path.read_bytes())
+        try:
+            public = serialization.load_pem_public_key(path.read_bytes())
+        except (ValueError, UnsupportedAlgorithm):
+            public = None
         if not isinstance(public, Ed25519PublicKey):
             raise ValueError(f"{path}: not an Ed25519 public key. Remove it from the trust folder.")
         found[key_id(public)] = (path.name.split(".")[0], public)
