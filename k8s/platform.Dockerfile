@@ -19,7 +19,7 @@ RUN echo "$COMMIT" > "$(python -c 'import sysconfig; print(sysconfig.get_path("p
 FROM python:3.11-slim
 RUN groupadd --gid 10001 pipeline \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/pipeline pipeline \
- && install -d -o 10001 -g 10001 /var/lib/pipeline
+ && install -d -o 10001 -g 10001 /var/lib/pipeline /opt/dagster/dagster_home
 COPY --from=build /opt/pipeline /opt/pipeline
 ENV PATH=/opt/pipeline/bin:$PATH PIPELINE_HOME=/var/lib/pipeline PIPELINE_CONFIG=product_images PYTHONUNBUFFERED=1
 USER 10001:10001

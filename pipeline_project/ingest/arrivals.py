@@ -15,7 +15,7 @@ def day_fingerprint(images: dict[str, tuple[int, str]], label_files: dict[str, t
 
 
 def changed_days(context: StageContext) -> dict[date, str]:
-    """{day: fingerprint} of the days to take in, oldest first: new ones, and those with new, changed or deleted objects.
+    """{day: fingerprint} of the days to take in, oldest first: new ones, those with changed objects, those not taken in to the end.
 
     Days after today wait until they come. Raises `SourceError` when the source cannot be read: an unreachable source is never quiet.
     """
@@ -33,10 +33,19 @@ def changed_days(context: StageContext) -> dict[date, str]:
     changes = {}
     for day in sorted(images.keys() | taken):
         fingerprint = day_fingerprint(images[day], labels[None] | labels[day])
-        last = context.artifacts.find("raw_images", day.isoformat())
-        if day <= today and (last is None or last.info.get("fingerprint") != fingerprint):
+        if day <= today and _taken_in(context, day) != fingerprint:
             changes[day] = fingerprint
     return changes
+
+
+def _taken_in(context: StageContext, day: date) -> str | None:
+    """The fingerprint of what was taken in, if that went through to its end; a run that failed or was killed half-way does not count."""
+    found = {name: context.artifacts.find(name, day.isoformat()) for name in ("raw_images", "validated_manifest", "image_features")}
+    raw, manifest, features = found.values()
+    if raw is None or manifest is None or features is None:
+        return None
+    whole = manifest.info["inventory"] == raw.digest and features.json("origin.json")["manifest"] == manifest.digest
+    return raw.info.get("fingerprint") if whole else None
 
 
 def _identity(o: Listed) -> tuple[int, str]:

@@ -43,7 +43,8 @@ def draw_sample(settings: Settings) -> None:
 def own_project(root: Path, source: str | None, config: Path | None) -> tuple[Path, Settings]:
     """The project of a user's folder, or of a user's settings file, or of both.
 
-    Without a file, one is written into the runtime home: the sample profile with the folder's classes and first day.
+    For a folder, a settings file is written into the runtime home: the folder's classes and first day over the user's file (where that
+    does not say them itself), or over the sample profile.
 
     Raises:
         ProjectError: the folder has no readable labels.csv.
@@ -62,10 +63,11 @@ def own_project(root: Path, source: str | None, config: Path | None) -> tuple[Pa
             write_settings(written, {"extends": "sample", "name": name, "data": describe_folder(folder)})
         return written, load_settings(written, environment=_environment(home))
     folder = Path(source).expanduser().resolve()
-    named = load_settings(config, environment={"PIPELINE__DATA__SOURCE": str(folder)})
-    home = root / RUNTIME / named.name
+    home = root / RUNTIME / load_settings(config).name
     both = home / "settings.yaml"
-    write_settings(both, {"extends": str(config.absolute()), "data": {"source": str(folder)}})
+    said = (yaml.safe_load(config.read_text("utf-8")) or {}).get("data", {})
+    data = {key: value for key, value in describe_folder(folder).items() if key == "source" or key not in said}
+    write_settings(both, {"extends": str(config.absolute()), "data": data})
     return both, load_settings(both, environment=_environment(home))
 
 
