@@ -56,6 +56,8 @@ lock: ## resolve pyproject.toml anew (needs uv)
 	  --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
 	printf 'uv\n' | uv pip compile - --constraint requirements.lock --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet -o bootstrap.lock
+	uv pip compile pyproject.toml --extra s3 --constraint requirements.lock --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --quiet -o k8s/serving.lock
 
 clean: ## remove the environment and caches, but no data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

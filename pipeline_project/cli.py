@@ -109,16 +109,18 @@ def approve(
 @keys.command("create")
 def create_key(
     owner: Annotated[str, typer.Argument(help="whose key; a lower-case name")],
+    signer: Annotated[bool, typer.Option("--signer", help="trust it to sign packages instead of approvals")] = False,
     config: Config = None,
 ) -> None:
-    """Make a person's key in the runtime home and trust its approvals."""
+    """Make a key in the runtime home and trust it: a person's approvals, or with --signer the packages it signs."""
     from pipeline_project.trust.signing import load_or_create_key
 
     with _user_errors():
         _, settings = _project(config)
         path = settings.home / "keys" / f"{owner}.pem"
-        load_or_create_key(path, settings.trusted_approvers)
-        print(f"{path} (keep it secret); trusted in {settings.trusted_approvers}.")
+        trusted = settings.trusted_signers if signer else settings.trusted_approvers
+        load_or_create_key(path, trusted)
+        print(f"{path} (keep it secret); trusted in {trusted}.")
 
 
 @app.command("settings")
@@ -137,16 +139,15 @@ def main() -> None:
 
 
 def _project(config: Path | None) -> "tuple[Path, Settings]":
+    """The project of a command: the option's file, else what the environment names, else the one last used here, else the sample."""
     from pipeline_project.local.project import current_project
     from pipeline_project.settings import load_settings
+    from pipeline_project.settings.loading import named_config
 
-    if config is not None:
-        return config, load_settings(config)
-    current = current_project(Path.cwd())
-    if current is None:
-        settings = load_settings()
-        return Path("sample"), settings
-    return current
+    named = config or named_config()
+    if named is not None:
+        return Path(named), load_settings(named)
+    return current_project(Path.cwd()) or (Path("sample"), load_settings())
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def _user_errors() -> Iterator[None]:
     """Errors for users: the message alone, on stderr, and exit status 1."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"\nerror: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -64,7 +64,7 @@ class Project:
     def pipeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PIPELINE_HOME": str(self.home)}
         command = [sys.executable, "-m", "pipeline_project.cli", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400)
+        return subprocess.run(command, check=False, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400)
 
     def context(self) -> StageContext:
         return StageContext.open(load_settings(self.config, environment={"PIPELINE_HOME": str(self.home)}))

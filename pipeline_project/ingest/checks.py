@@ -11,6 +11,7 @@ from pipeline_project.storage import Artifact
 from pipeline_project.tables import parquet_to_frame
 
 _PAST_DAYS = 7
+_CHI_SQUARED_9_99 = 21.67  # the 99% quantile
 
 
 def check_raw_images(context: StageContext, day: date) -> list[CheckOutcome]:
@@ -121,15 +122,17 @@ def _day_drift(context: StageContext, manifest: Artifact, day: date) -> CheckOut
         "label": (before["label"].map(classes.index).to_numpy(float), today["label"].map(classes.index).to_numpy(float)),
     }
     scores = {name: round(float(population_stability_index(old, new)), 4) for name, (old, new) in columns.items()}
-    limit = context.settings.ingest.max_day_drift
+    # Where nothing moves, PSI over 10 bins times NM/(N+M) follows chi-squared with 9 degrees of freedom: small days vary by chance alone.
+    noise = _CHI_SQUARED_9_99 * (1 / len(before) + 1 / len(today))
+    limit = max(context.settings.ingest.max_day_drift, noise)
     moved = [name for name, score in scores.items() if score > limit]
-    detail = f"{', '.join(moved)} moved more than {limit:g} (PSI)" if moved else f"no column moved more than {limit:g} (PSI)"
+    detail = f"{', '.join(moved)} moved more than {limit:.3g} (PSI)" if moved else f"no column moved more than {limit:g} (PSI)"
     return CheckOutcome("day_drift", not moved, f"{detail} against {', '.join(past)}.", {"psi": scores})
 
 
 def check_features(context: StageContext, day: date) -> list[CheckOutcome]:
     """ranges: every feature finite and inside what its definition allows."""
-    frame = parquet_to_frame(context.artifacts.latest("image_features", day.isoformat()).read("features.parquet"))
+    frame = parquet_to_frame(context.artifacts.latest("image_features", day.isoformat()).read("features.parquet")).astype(dict.fromkeys(FEATURE_NAMES, float))
     low = dict.fromkeys(FEATURE_NAMES, 0.0) | {"aspect": -8.0}
     high = dict.fromkeys(FEATURE_NAMES, 1.0) | {"entropy": 6.0, "aspect": 8.0, "sharpness": 4.0}
     bad = [name for name in FEATURE_NAMES if not np.isfinite(frame[name]).all() or not frame[name].between(low[name], high[name]).all()]

@@ -124,9 +124,16 @@ def _why(client: DagsterClient, runs: list[Run]) -> str:
     lines = []
     for run in runs:
         lines.append(f"{run.name} ended as {run.status.lower()} ({client.url}/runs/{run.run_id}):")
-        lines += [f"  - {reason}" for reason in dict.fromkeys(run.failures)] or ["  - see the run's log"]
+        lines += [f"  - {reason}" for reason in _told_once(run.failures)] or ["  - see the run's log"]
     lines.append("Nothing further was released. All evidence is kept: open the run in the Dagster UI, or read the artefacts.")
     return "\n".join(lines)
+
+
+def _told_once(failures: list[str]) -> list[str]:
+    """The reasons in the user's words: Dagster's own summary of failed checks repeats what the checks said."""
+    words = [failure.removeprefix("dagster._core.definitions.events.Failure: ") for failure in failures]
+    telling = [word for word in words if "DagsterAssetCheckFailedError" not in word]
+    return list(dict.fromkeys(telling or words))
 
 
 def _farewell(settings: Settings, config: Path, progress: Progress) -> None:

@@ -48,6 +48,11 @@ def load_settings(config: str | Path | None = None, *, environment: Mapping[str,
         raise SettingsError(_explain(error, origins)) from None
 
 
+def named_config() -> str | None:
+    """The settings file (or profile) that this process's environment names, or None. A runtime home alone names the sample profile."""
+    return os.environ.get("PIPELINE_CONFIG") or ("sample" if os.environ.get("PIPELINE_HOME") else None)
+
+
 def overrides() -> dict[str, str]:
     """The `PIPELINE__...` variables of this process."""
     return {name: value for name, value in os.environ.items() if name.startswith(_OVERRIDE_PREFIX)}

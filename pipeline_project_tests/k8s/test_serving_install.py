@@ -14,7 +14,7 @@ import pipeline_project
 PACKAGE = Path(pipeline_project.__file__).parent
 ROOT = PACKAGE.parent
 SERVED = ["serving", "packaging/package.py", "imaging", "storage", "trust", "settings", "contracts.py", "digests.py", "stage.py"]
-ON_DEMAND = {"boto3", "botocore"}  # only where store.root is s3://; k8s/serving.in adds them to the image
+ON_DEMAND = {"boto3", "botocore"}  # only where store.root is s3://; the extra s3 adds them to the image
 
 
 def served_files() -> list[Path]:

@@ -53,7 +53,7 @@ def tuned_hyperparameters(dataset_splits: None) -> str:
     return choose_best_trial(plan_workers(dataset_splits).map(run_worker).collect())  # type: ignore[no-any-return]
 
 
-@dg.op(ins={"tuned_hyperparameters": dg.In(dg.Nothing)}, out=dg.DynamicOut(int))
+@dg.op(ins={"dataset_splits": dg.In(dg.Nothing), "tuned_hyperparameters": dg.In(dg.Nothing)}, out=dg.DynamicOut(int))
 def plan_folds() -> Iterator[dg.DynamicOutput[int]]:
     """One dynamic step for each fold."""
     for fold in range(project_settings().cross_validation.folds):
@@ -80,15 +80,18 @@ def summarise_folds(context: dg.OpExecutionContext, folds: list[str]) -> dg.Outp
 
 
 @dg.graph_asset(
-    ins={"tuned_hyperparameters": dg.AssetIn("tuned_hyperparameters", dagster_type=dg.Nothing)},
+    ins={
+        "dataset_splits": dg.AssetIn(dataset_splits.key, dagster_type=dg.Nothing),
+        "tuned_hyperparameters": dg.AssetIn("tuned_hyperparameters", dagster_type=dg.Nothing),
+    },
     group_name="training",
     kinds={"pytorch", "scikitlearn"},
     owners=[ML_TEAM],
     code_version=TRAINING_CODE,
 )
-def cross_validation_report(tuned_hyperparameters: None) -> str:
+def cross_validation_report(dataset_splits: None, tuned_hyperparameters: None) -> str:
     """Stratified folds with the tuned values: how far results depend on the draw of the data. Each fold is a dynamic step."""
-    return summarise_folds(plan_folds(tuned_hyperparameters).map(train_fold).collect())  # type: ignore[no-any-return]
+    return summarise_folds(plan_folds(dataset_splits=dataset_splits, tuned_hyperparameters=tuned_hyperparameters).map(train_fold).collect())  # type: ignore[no-any-return]
 
 
 @dg.asset(
