@@ -41,7 +41,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder, self.config, self.home = folder, folder / "small.yaml", folder / "home"
         self.ports = free_ports(4)
-        generate_catalogue(folder / "photos", seed=3, days=DAYS, images_per_day=80)
+        generate_catalogue(folder / "photos", seed=3, days=DAYS, images_per_day=120)
 
     def write(self, gates: dict[str, float]) -> None:
         dagster, mlflow, production, staging = self.ports
@@ -50,7 +50,7 @@ class Project:
             "name": "small",
             "data": {"source": "photos", "start_date": DAYS[0]},
             "image": {"size": 32},
-            "training": {"epochs": 8, "learning_rate": 0.001},
+            "training": {"epochs": 16, "learning_rate": 0.001},
             "tuning": {"trials": 2, "epochs": 2, "batch_size": [16], "learning_rate": [0.001, 0.002]},
             "cross_validation": {"folds": 2, "epochs": 2},
             "evaluation": {"load_test_s": 2, "explained_images": 8},

@@ -21,10 +21,12 @@ def near_duplicate_groups(hashes: Sequence[str], max_distance: int) -> NDArray[n
     """
     values = np.array([int(text, 16) for text in hashes], dtype=np.uint64)
     parent = np.arange(len(values), dtype=np.int64)
+    if not len(values):
+        return parent
     for band in _bands(max_distance + 1):
         masked = values & band
         order = np.argsort(masked, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(masked[order]) != 0]) if len(order) else np.array([], np.int64)
+        starts = np.flatnonzero(np.r_[True, np.diff(masked[order]) != 0])
         for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
             members = order[start:end]
             if len(members) > 1:

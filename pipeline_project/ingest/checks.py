@@ -132,7 +132,9 @@ def _day_drift(context: StageContext, manifest: Artifact, day: date) -> CheckOut
 
 def check_features(context: StageContext, day: date) -> list[CheckOutcome]:
     """ranges: every feature finite and inside what its definition allows."""
-    frame = parquet_to_frame(context.artifacts.latest("image_features", day.isoformat()).read("features.parquet")).astype(dict.fromkeys(FEATURE_NAMES, float))
+    frame = parquet_to_frame(context.artifacts.latest("image_features", day.isoformat()).read("features.parquet")).astype(
+        dict.fromkeys(FEATURE_NAMES, float)
+    )
     low = dict.fromkeys(FEATURE_NAMES, 0.0) | {"aspect": -8.0}
     high = dict.fromkeys(FEATURE_NAMES, 1.0) | {"entropy": 6.0, "aspect": 8.0, "sharpness": 4.0}
     bad = [name for name in FEATURE_NAMES if not np.isfinite(frame[name]).all() or not frame[name].between(low[name], high[name]).all()]

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import yaml
 
+from pipeline_project.digests import sha256_bytes
 from pipeline_project.settings import Settings, load_settings
 
 RUNTIME = ".pipeline"
 SAMPLE_DAYS = 5
 SAMPLE_IMAGES_A_DAY = 240
 SAMPLE_SEED = 0
+_RESERVED = ("sample", "current")
 
 
 class ProjectError(ValueError):
@@ -56,7 +58,7 @@ def own_project(root: Path, source: str | None, config: Path | None) -> tuple[Pa
     assert source is not None
     if config is None:
         folder = Path(source).expanduser().resolve()
-        name = "".join(c if c.isalnum() else "-" for c in folder.name.lower()).strip("-")[:48] or "own"
+        name = project_name(root, folder)
         home = root / RUNTIME / name
         written = home / "settings.yaml"
         if not written.exists():
@@ -69,6 +71,15 @@ def own_project(root: Path, source: str | None, config: Path | None) -> tuple[Pa
     data = {key: value for key, value in describe_folder(folder).items() if key == "source" or key not in said}
     write_settings(both, {"extends": str(config.absolute()), "data": data})
     return both, load_settings(both, environment=_environment(home))
+
+
+def project_name(root: Path, folder: Path) -> str:
+    """A name for a folder's project: the folder's own, in plain letters; with a part of its path's digest where that name is taken."""
+    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in folder.name.lower()).strip("-")[:40]
+    written = root / RUNTIME / slug / "settings.yaml"
+    said = yaml.safe_load(written.read_text("utf-8")) if written.is_file() else {"data": {"source": str(folder)}}
+    free = slug and slug not in _RESERVED and said.get("data", {}).get("source") == str(folder)
+    return slug if free else f"{slug or 'photos'}-{sha256_bytes(str(folder).encode())[:6]}"
 
 
 def describe_folder(folder: Path) -> dict[str, object]:

@@ -229,7 +229,9 @@ def only_a_reason(data: bytes) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(head=st.sampled_from([b"", *(data[:16] for data in REAL.values()), b"GIF89a", b"BM", b"II*\0", b"MM\0*"]), tail=st.binary(max_size=200))
+@given(
+    head=st.sampled_from([b"", *(data[:16] for data in REAL.values()), b"GIF89a", b"BM", b"II*\0", b"MM\0*"]), tail=st.binary(max_size=200)
+)
 def test_random_bytes_give_only_a_reason(head: bytes, tail: bytes) -> None:
     only_a_reason(head + tail)
 

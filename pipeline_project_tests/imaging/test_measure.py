@@ -53,7 +53,9 @@ def test_flat_colour() -> None:
     assert values["brightness"] == pytest.approx(0.299 + 0.114 * 0.2, abs=1e-4)
     assert values["border_brightness"] == pytest.approx(values["brightness"], abs=1e-4)
     assert values["saturation"] == 1
-    assert [values[name] for name in ("sharpness", "edge_density", "contrast", "centre_contrast", "entropy")] == pytest.approx([0] * 5, abs=1e-5)
+    assert [values[name] for name in ("sharpness", "edge_density", "contrast", "centre_contrast", "entropy")] == pytest.approx(
+        [0] * 5, abs=1e-5
+    )
     assert values["aspect"] == 1
 
 

@@ -65,7 +65,9 @@ def test_new_days_are_asked_for_once(shop: StageContext, put: Put, settle: Settl
     assert settle(shop) == [ONE, TWO]
 
 
-def test_exactly_the_day_with_a_new_changed_or_deleted_object_is_asked_for(shop: StageContext, put: Put, settle: Settle, source: Path) -> None:
+def test_exactly_the_day_with_a_new_changed_or_deleted_object_is_asked_for(
+    shop: StageContext, put: Put, settle: Settle, source: Path
+) -> None:
     lay(put)
     settle(shop)
     put(f"{TWO}/c.jpg", "new")

@@ -89,7 +89,9 @@ def test_rejected_bytes_are_kept_with_the_reason(context: StageContext, catalogu
         assert reason["detail"]
 
 
-def test_second_run_gives_the_same_digests(context: StageContext, catalogue: CatalogueSummary, ingest_day: Ingest, open_context: Open) -> None:
+def test_second_run_gives_the_same_digests(
+    context: StageContext, catalogue: CatalogueSummary, ingest_day: Ingest, open_context: Open
+) -> None:
     first = {name: artifact.digest for name, artifact in ingest_day(context, ONE).items()}
     again = ingest_day(open_context(TRAINING__THREADS="1"), ONE)
     assert {name: artifact.digest for name, artifact in again.items()} == first

@@ -78,7 +78,9 @@ def test_paths_out_of_the_source_are_problems_of_their_row_alone(data: DataSetti
 
 
 def test_paths_are_relative_to_the_label_file(data: DataSettings) -> None:
-    assert labels_of(data, "image,label\n../images/./a.jpg,toys\n", file="2026-11-01/meta/labels.csv") == {"2026-11-01/images/a.jpg": "toys"}
+    assert labels_of(data, "image,label\n../images/./a.jpg,toys\n", file="2026-11-01/meta/labels.csv") == {
+        "2026-11-01/images/a.jpg": "toys"
+    }
 
 
 def test_conflicts_are_images_with_two_labels(data: DataSettings) -> None:

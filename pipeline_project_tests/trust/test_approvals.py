@@ -50,7 +50,9 @@ def test_approval_cannot_be_moved(store: FolderStore, trust: Path, key: Ed25519P
     assert find_approval(store, trust, KIND, SUBJECT) is not None
 
 
-@pytest.mark.parametrize(("field", "value"), [("approver", "Boss"), ("reason", "other"), ("created", "2020-01-01T00:00:00Z"), ("subject", OTHER)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("approver", "Boss"), ("reason", "other"), ("created", "2020-01-01T00:00:00Z"), ("subject", OTHER)]
+)
 def test_edited_record_is_passed_over(store: FolderStore, trust: Path, key: Ed25519PrivateKey, field: str, value: str) -> None:
     record_approval(store, key, KIND, SUBJECT, approver="Anna", reason="yes")
     [stored] = store.list("artifacts/approvals/")
@@ -78,7 +80,9 @@ def test_oldest_approval_counts(store: FolderStore, trust: Path, key: Ed25519Pri
     assert find_approval(store, trust, KIND, SUBJECT) == first
 
 
-@pytest.mark.parametrize(("subject", "approver", "reason"), [("abc", "A", "r"), (SUBJECT, "", "r"), (SUBJECT, "A", ""), ("../" + "a" * 61, "A", "r")])
+@pytest.mark.parametrize(
+    ("subject", "approver", "reason"), [("abc", "A", "r"), (SUBJECT, "", "r"), (SUBJECT, "A", ""), ("../" + "a" * 61, "A", "r")]
+)
 def test_incomplete_approval_is_refused(store: FolderStore, key: Ed25519PrivateKey, subject: str, approver: str, reason: str) -> None:
     with pytest.raises(ValueError, match="validation error"):
         record_approval(store, key, KIND, subject, approver=approver, reason=reason)
@@ -88,7 +92,9 @@ def test_incomplete_approval_is_refused(store: FolderStore, key: Ed25519PrivateK
 def test_first_value_is_accepted_and_remembered(store: FolderStore, trust: Path) -> None:
     first = {"source": "one", "classes": ["a", "b"]}
     assert require_unchanged(store, trust, "data_source_modifications", first, "The data source") == digest_of(first)
-    assert require_unchanged(store, trust, "data_source_modifications", dict(reversed(first.items())), "The data source") == digest_of(first)
+    assert require_unchanged(store, trust, "data_source_modifications", dict(reversed(first.items())), "The data source") == digest_of(
+        first
+    )
 
 
 def test_changed_value_waits_for_exactly_the_approval_it_asks_for(store: FolderStore, trust: Path, key: Ed25519PrivateKey) -> None:
