@@ -46,9 +46,7 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
             "partitioned": node.partitions_def is not None,
             "kinds": sorted(tag.removeprefix("dagster/kind/") for tag in node.tags if tag.startswith("dagster/kind/")),
             "owners": sorted(node.owners),
-            "checks": {
-                check.name: "blocking" if graph.get_check_spec(check).blocking else "reports" for check in sorted(node.check_keys)
-            },
+            "checks": {check.name: "blocking" if graph.get_check_spec(check).blocking else "reports" for check in sorted(node.check_keys)},
         }
     repository = definitions.get_repository_def()
     return {

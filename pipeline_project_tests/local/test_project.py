@@ -11,6 +11,7 @@ from pipeline_project.local.project import (
     current_project,
     describe_folder,
     own_project,
+    project_name,
     remember,
     sample_project,
 )
@@ -137,7 +138,7 @@ def test_two_folders_of_one_name_are_two_projects(tmp_path: Path) -> None:
         folder = tmp_path / parent / "photos"
         (folder / "images").mkdir(parents=True)
         (folder / "labels.csv").write_text("image,label\nimages/1.jpg,cat\nimages/2.jpg,dog\n")
-        config, settings = project.own_project(tmp_path, str(folder), None)
+        config, settings = own_project(tmp_path, str(folder), None)
         assert settings.data.source == str(folder)
         homes.add(config.parent)
     assert len(homes) == 2
@@ -145,6 +146,6 @@ def test_two_folders_of_one_name_are_two_projects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sample", "current", "B\u00fccher", "---"])
 def test_any_folder_name_gives_a_project_of_its_own(tmp_path: Path, name: str) -> None:
-    chosen = project.project_name(tmp_path, tmp_path / name)
+    chosen = project_name(tmp_path, tmp_path / name)
     assert chosen not in ("sample", "current")
     assert load_settings("sample", environment={"PIPELINE__NAME": chosen}).name == chosen
