@@ -90,6 +90,7 @@ def run_dagster(config: Path, settings: Settings) -> float:
         for service in started:
             services.wait_ready(settings, service)
         client = DagsterClient(started[0].url, lambda _: None)
+        client.wait_loaded()
         begin = time.monotonic()
         run_graph(client, settings, Progress())
         return time.monotonic() - begin

@@ -22,6 +22,17 @@ mutation Launch($params: ExecutionParams!) {
   }
 }"""
 
+_LOCATION_STATE = """
+query Location($name: String!) {
+  workspaceLocationEntryOrError(name: $name) {
+    __typename
+    ... on WorkspaceLocationEntry {
+      loadStatus
+      locationOrLoadError { __typename ... on PythonError { message } }
+    }
+  }
+}"""
+
 _EVENTS = """
 query Events($run: ID!, $cursor: String) {
   logsForRun(runId: $run, afterCursor: $cursor, limit: 1000) {
@@ -74,6 +85,19 @@ class DagsterClient:
         self.url = url
         self._say = say
         self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+
+    def wait_loaded(self, timeout_s: float = 120) -> None:
+        """Wait until the code location is loaded: the webserver answers before that. Raises `DagsterError` when it does not load."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            entry = self.query(_LOCATION_STATE, {"name": _LOCATION["repositoryLocationName"]})["workspaceLocationEntryOrError"]
+            found = (entry or {}).get("locationOrLoadError")
+            if found and found["__typename"] == "PythonError":
+                raise DagsterError(f"The code location does not load: {found['message']}")
+            if found and entry.get("loadStatus") == "LOADED":
+                return
+            time.sleep(0.3)
+        raise DagsterError(f"{self.url} has not loaded the code location within {timeout_s:g} s. Read the webserver's log.")
 
     def launch(self, job: str, *, partition: str | None = None, tags: Mapping[str, str] | None = None) -> Run:
         """Submit a run of a job to the queue. Raises `DagsterError`."""

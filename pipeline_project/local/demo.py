@@ -61,6 +61,7 @@ def run_demo(config: Path, settings: Settings, prepare: Callable[[], object]) ->
     for service in started:
         services.wait_ready(settings, service)
     client = DagsterClient(started[0].url, progress.say)
+    client.wait_loaded()
     progress.say(f"Dagster UI: {client.url}  (open it now and watch)")
     run_graph(client, settings, progress)
     _farewell(settings, config, progress)
