@@ -21,7 +21,13 @@ from pipeline_project.stage import StageContext
 pytestmark = pytest.mark.slow
 DAYS = [date(2026, 11, 1) + timedelta(days=n) for n in range(3)]
 LOW = {"accuracy": 0.4, "precision_per_class": 0.0, "recall_per_class": 0.0, "macro_f1": 0.3}
-NO_HURDLE = {"max_slice_gap": 1.0, "max_expected_calibration_error": 1.0, "min_corruption_accuracy": 0.0, "throughput_rps": 5}
+NO_HURDLE = {
+    "max_slice_gap": 1.0,
+    "min_slice_size": 5,
+    "max_expected_calibration_error": 1.0,
+    "min_corruption_accuracy": 0.0,
+    "throughput_rps": 5,
+}
 OUT_OF_REACH = {"accuracy": 1.0, "macro_f1": 1.0}
 
 
