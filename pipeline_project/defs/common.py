@@ -16,7 +16,9 @@ from pipeline_project.stage import CheckOutcome, Markdown, Metadata, Picture, St
 DAYS = dg.DailyPartitionsDefinition(start_date=project_settings().data.start_date.isoformat(), end_offset=1)
 """One partition a UTC day, today included."""
 
-ONE_DAY_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+DAILY: dict[str, Any] = {"partitions_def": DAYS, "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=1)}
+"""Arguments of an asset with a partition a day; a range of days is a run for each."""
+
 STORE_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 """For steps that wait for a store or a server: such faults pass. Bad data fails at once, see `run_step`."""
 

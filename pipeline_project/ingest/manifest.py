@@ -85,9 +85,10 @@ def _validate(context: StageContext, source: Source, listing: dict[str, Any]) ->
             earlier = first_key[image_id]
             same = earlier.label == label.label
             code, detail = ("duplicate", "") if same else ("conflicting_copy", f", there labelled {earlier.label}")
-            day.rejects.append(
-                Reject(key=key, code=code, detail=f"the same bytes as {earlier.key}{detail}", label=label.label, image_id=image_id)
-            )
+            reject = Reject(key=key, code=code, detail=f"the same bytes as {earlier.key}{detail}", label=label.label, image_id=image_id)
+            day.rejects.append(reject)
+            if not same:
+                _quarantine(context.artifacts.bytes, reject, data)
             continue
         attributes = _masked(label.attributes, context.settings.data.text_columns, day.personal_data)
         row = ManifestRow(image_id=image_id, key=key, label=label.label, size=len(data), attributes=attributes, **found)

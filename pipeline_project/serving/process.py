@@ -121,7 +121,12 @@ def find_server(settings: Settings, environment: Environment) -> ServerState | N
         state = ServerState.model_validate_json(state_file(settings.home, environment).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return state if psutil.pid_exists(state.pid) else None
+    try:
+        begun = psutil.Process(state.pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+    # A server writes its state as it starts; a process of another age has inherited the number of one that is gone.
+    return state if abs(state.started.timestamp() - begun) < _START_S else None
 
 
 def _with_home(settings: Settings, home: Path | None) -> Settings:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import DATA_TEAM, DAYS, ONE_DAY_A_RUN, STORE_RETRIES, day_of, run_step
+from pipeline_project.defs.common import DAILY, DATA_TEAM, STORE_RETRIES, day_of, run_step
 from pipeline_project.digests import sources_digest
 
 INGEST_CODE = sources_digest("ingest", "imaging")
@@ -10,12 +10,11 @@ INGEST_CODE = sources_digest("ingest", "imaging")
 
 @dg.asset(
     group_name="ingest",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"python", "s3"},
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
+    **DAILY,
 )
 def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The day's photos and label rows as they arrived: an inventory, nothing decoded. Refuses a changed source without an approval."""
@@ -27,12 +26,11 @@ def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
 @dg.asset(
     deps=[raw_images],
     group_name="ingest",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"python", "pillow", "parquet"},
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
+    **DAILY,
 )
 def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """One row an accepted image (id, label, size, perceptual hash); what was rejected and why; the day's verdict."""
@@ -44,12 +42,11 @@ def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResul
 @dg.asset(
     deps=[validated_manifest],
     group_name="ingest",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"python", "pillow", "numpy"},
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
+    **DAILY,
 )
 def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The day's images decoded once, resized exactly as the server resizes: a uint8 array to map into memory."""
@@ -61,12 +58,11 @@ def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
 @dg.asset(
     deps=[image_pack],
     group_name="ingest",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"python", "numpy", "parquet"},
     owners=[DATA_TEAM],
     code_version=INGEST_CODE,
+    **DAILY,
 )
 def image_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Numeric measurements of each image (brightness, contrast, sharpness ...): for drift, profiling and the feature store."""

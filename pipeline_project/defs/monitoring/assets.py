@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import DAYS, ML_TEAM, ONE_DAY_A_RUN, OPS_TEAM, STORE_RETRIES, day_of, run_step
+from pipeline_project.defs.common import DAILY, ML_TEAM, OPS_TEAM, STORE_RETRIES, day_of, run_step
 from pipeline_project.defs.release.assets import deployed_endpoint
 from pipeline_project.digests import sources_digest
 
@@ -12,12 +12,11 @@ MONITORING_CODE = sources_digest("monitoring", "statistics")
 @dg.asset(
     deps=[deployed_endpoint],
     group_name="monitoring",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"fastapi", "parquet"},
     owners=[OPS_TEAM],
     code_version=MONITORING_CODE,
+    **DAILY,
 )
 def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The day's predictions of both environments, compacted from the workers' segments."""
@@ -29,12 +28,11 @@ def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[No
 @dg.asset(
     deps=[deployed_endpoint],
     group_name="monitoring",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"parquet"},
     owners=[OPS_TEAM],
     code_version=MONITORING_CODE,
+    **DAILY,
 )
 def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The true labels that arrived that day, by request id."""
@@ -46,12 +44,11 @@ def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
 @dg.asset(
     deps=[prediction_log, "dataset_splits"],
     group_name="monitoring",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"evidently", "mlflow"},
     owners=[ML_TEAM],
     code_version=MONITORING_CODE,
+    **DAILY,
 )
 def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Data drift (Evidently), prediction drift (KL), drift of the model's pooled features, and what moved."""
@@ -63,12 +60,11 @@ def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
 @dg.asset(
     deps=[prediction_log, ground_truth, drift_report],
     group_name="monitoring",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     retry_policy=STORE_RETRIES,
     kinds={"python", "mlflow"},
     owners=[ML_TEAM],
     code_version=MONITORING_CODE,
+    **DAILY,
 )
 def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Accuracy against the truth known so far, latency, errors, concept drift, alerts."""

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import DAYS, ML_TEAM, ONE_DAY_A_RUN, OPS_TEAM, day_of, run_step, stage_context
+from pipeline_project.defs.common import DAILY, ML_TEAM, OPS_TEAM, day_of, run_step, stage_context
 from pipeline_project.defs.evaluation.assets import release_gate
 from pipeline_project.defs.ingest.assets import image_pack
 from pipeline_project.digests import sources_digest
@@ -62,11 +62,10 @@ def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult
 @dg.asset(
     deps=[deployed_endpoint, image_pack],
     group_name="release",
-    partitions_def=DAYS,
-    backfill_policy=ONE_DAY_A_RUN,
     kinds={"onnx", "parquet"},
     owners=[ML_TEAM],
     code_version=RELEASE_CODE,
+    **DAILY,
 )
 def batch_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The champion's predictions for every image of a day."""
