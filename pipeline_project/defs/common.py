@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from types import NoneType
-from typing import Any
+from typing import Any, TypedDict
 
 import dagster as dg
 
@@ -16,7 +16,13 @@ from pipeline_project.stage import CheckOutcome, Markdown, Metadata, Picture, St
 DAYS = dg.DailyPartitionsDefinition(start_date=project_settings().data.start_date.isoformat(), end_offset=1)
 """One partition a UTC day, today included."""
 
-DAILY: dict[str, Any] = {"partitions_def": DAYS, "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=1)}
+
+class _DailyArguments(TypedDict):
+    partitions_def: dg.DailyPartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
+
+
+DAILY: _DailyArguments = {"partitions_def": DAYS, "backfill_policy": dg.BackfillPolicy.multi_run(max_partitions_per_run=1)}
 """Arguments of an asset with a partition a day; a range of days is a run for each."""
 
 STORE_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
