@@ -1,4 +1,4 @@
-"""Parquet tables of records: columnar, typed, the same bytes for the same rows."""
+"""Tables and arrays as bytes: Parquet and .npz, the same bytes for the same contents."""
 
 import io
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from pipeline_project.digests import canonical_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 def records_to_parquet(records: Sequence[BaseModel], model: type[BaseModel]) -> bytes:
@@ -27,6 +28,15 @@ def frame_to_parquet(frame: "pd.DataFrame") -> bytes:
     """A data frame without its index."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def arrays_to_npz(**arrays: "NDArray[Any]") -> bytes:
+    """Named arrays as an uncompressed .npz file, never pickled; the same bytes for the same arrays."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

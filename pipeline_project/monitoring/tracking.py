@@ -33,9 +33,10 @@ def log_report(
         _probe(uri)
         from mlflow.tracking import MlflowClient
 
+        from pipeline_project.training.tracking import prepare_tracking
+
         client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(settings.tracking.experiment)
-        experiment_id = experiment.experiment_id if experiment else _create_experiment(client, settings.tracking.experiment)
+        experiment_id = prepare_tracking(settings)
         found = client.search_runs([experiment_id], f"tags.`{_REPORT_TAG}` = '{report}' and attributes.status = 'FINISHED'", max_results=1)
         if found:
             return str(found[0].info.run_id)
@@ -55,20 +56,6 @@ def log_report(
         )
         return ""
     return run_id
-
-
-def _create_experiment(client: object, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    assert isinstance(client, MlflowClient)
-    try:
-        return str(client.create_experiment(name))
-    except MlflowException:
-        existing = client.get_experiment_by_name(name)  # another process was first
-        if existing is None:
-            raise
-        return str(existing.experiment_id)
 
 
 def _probe(uri: str) -> None:

@@ -13,6 +13,7 @@ from pipeline_project.packaging.export import export_fp32, head_arrays, quantise
 from pipeline_project.packaging.package import sign_package
 from pipeline_project.provenance import environment, git_commit
 from pipeline_project.stage import StageContext, StepResult, Table
+from pipeline_project.tables import arrays_to_npz
 from pipeline_project.training.artifact import load_network
 from pipeline_project.trust.signing import load_or_create_key
 
@@ -56,8 +57,8 @@ def build_package(context: StageContext) -> StepResult:
     files = {
         "model.onnx": graphs[variant],
         "model.fp32.onnx": graphs["fp32"],
-        "head.npz": _npz(**head_arrays(network)),
-        "reference.npz": _npz(features=served["features"].astype(np.float16), class_index=validation.class_index),
+        "head.npz": arrays_to_npz(**head_arrays(network)),
+        "reference.npz": arrays_to_npz(features=served["features"].astype(np.float16), class_index=validation.class_index),
     }
     manifest = PackageManifest(
         architecture=record["model"]["architecture"],
@@ -136,9 +137,3 @@ def _temperature(logits: NDArray[np.float32], class_index: NDArray[np.int64]) ->
 
     result = minimize_scalar(loss, bounds=(np.log(0.25), np.log(10)), method="bounded")
     return round(float(np.exp(result.x)), 4)
-
-
-def _npz(**arrays: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """trained_model: the final fit with the tuned values, its best weights, and the proof that it beats simple baselines."""
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from pipeline_project.plots import bars, confusion_matrix, lines
 from pipeline_project.provenance import environment, git_commit
 from pipeline_project.settings import Settings
 from pipeline_project.stage import StageContext, StepResult, Table
+from pipeline_project.tables import arrays_to_npz
 from pipeline_project.training.tracking import Tracker
 from pipeline_project.trust.approvals import require_unchanged
 
@@ -60,7 +60,7 @@ def train_model(context: StageContext, tracker: Tracker) -> StepResult:
     payload = {
         "weights.safetensors": _weights_bytes(result),
         "training.json": canonical_json(record),
-        "validation.npz": _npz(logits=logits.astype(np.float32), class_index=validation.class_index),
+        "validation.npz": arrays_to_npz(logits=logits.astype(np.float32), class_index=validation.class_index),
     }
     seconds = [round(epoch.seconds, 3) for epoch in result.history]
     artifact = context.artifacts.publish(
@@ -192,9 +192,3 @@ def _weights_bytes(result: "FitResult") -> bytes:
 
     data: bytes = save(dict(sorted(result.best_state.items())))
     return data
-
-
-def _npz(**arrays: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
