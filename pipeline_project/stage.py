@@ -14,16 +14,19 @@ from pipeline_project.storage import Artifact, ArtifactStore, open_artifacts
 
 @dataclass(frozen=True)
 class StageContext:
-    """Settings, the store, and where progress lines go."""
+    """Settings, the store, where progress lines go, and whether results made before are to be made anew."""
 
     settings: Settings
     artifacts: ArtifactStore
     log: Callable[[str], None]
+    recompute: bool = False
 
     @classmethod
-    def open(cls, settings: Settings, log: Callable[[str], None] = lambda _: None) -> "StageContext":
-        """A context on the store that the settings name."""
-        return cls(settings, open_artifacts(settings), log)
+    def open(
+        cls, settings: Settings, log: Callable[[str], None] = lambda _: None, *, run: str | None = None, recompute: bool = False
+    ) -> "StageContext":
+        """A context on the store that the settings name. `run` is kept with what is published; `recompute` switches reuse off."""
+        return cls(settings, open_artifacts(settings, run), log, recompute)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,15 @@ def day_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) ->
     return date.fromisoformat(context.partition_key)
 
 
+RECOMPUTE_TAG = "recompute"
+"""A run with this tag set to "true" makes everything anew, whatever could be reused."""
+
+
 def stage_context(context: Any) -> StageContext:
-    """Settings and store for a step, its progress lines in the run's log."""
-    return StageContext.open(project_settings(), context.log.info)
+    """Settings and store for a step, its progress lines in the run's log. What it publishes names the run."""
+    run = getattr(context, "run", None)
+    recompute = run is not None and run.tags.get(RECOMPUTE_TAG, "").lower() == "true"
+    return StageContext.open(project_settings(), context.log.info, run=run.run_id if run else None, recompute=recompute)
 
 
 def run_step(context: dg.AssetExecutionContext, step: Callable[..., StepResult], *arguments: Any) -> dg.MaterializeResult[None]:

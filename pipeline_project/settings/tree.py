@@ -293,10 +293,29 @@ class MonitoringSettings(Section):
     channels: list[Literal["slack", "email", "pagerduty"]]
 
 
+class AutomationSettings(Section):
+    """What runs without being asked (R40, R41, R95, R183)."""
+
+    default: Literal["running", "stopped"] = Field(description="of schedules and sensors that start runs; the UI can switch each")
+    max_days_a_tick: PositiveInt = Field(description="days that one tick of a sensor may ask for")
+    max_attempts: PositiveInt = Field(description="runs for one state of a day before a person must look")
+    retry_minutes: PositiveFloat = Field(description="wait before a failed day is asked for again; doubles each time")
+
+
+class RetentionSettings(Section):
+    """What `pipeline gc` keeps beside what is live."""
+
+    days: NonNegativeInt = Field(description="nothing younger is removed")
+    models: PositiveInt = Field(description="newest trained models that are kept with all they need, live or not")
+    documents: PositiveInt = Field(description="newest deployment documents of each environment whose packages are kept for rolling back")
+    run_days: NonNegativeInt = Field(description="Dagster runs younger than this stay in the event log")
+
+
 class LocalSettings(Section):
-    """Ports of the user interfaces on a laptop; both listen on 127.0.0.1."""
+    """Ports of the user interfaces on a laptop; all listen on 127.0.0.1."""
 
     dagster_port: Port
+    audit_port: Port = Field(description="the same UI, read-only, for auditors")
     mlflow_port: Port
     demo_requests: PositiveInt = Field(description="how many predictions `make demo` asks for")
 
@@ -323,6 +342,8 @@ class Settings(Section):
     evaluation: EvaluationSettings
     serving: ServingSettings
     monitoring: MonitoringSettings
+    automation: AutomationSettings
+    retention: RetentionSettings
     local: LocalSettings
     home: Path
 

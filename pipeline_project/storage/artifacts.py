@@ -6,7 +6,7 @@ plots, signatures) are outside the digest. `head.json` names the newest payload 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,8 @@ class Artifact:
     files: Mapping[str, str]
     info: Mapping[str, Any]
     created: str
+    run: str | None = None
+    """The run that made it, where one did."""
 
     def read(self, file: str) -> bytes:
         """A payload file's bytes, checked against its digest. Raises `ValueError` when they were changed."""
@@ -57,6 +59,11 @@ class Artifact:
     def json(self, file: str) -> Any:
         """A payload file's JSON value."""
         return json.loads(self.read(file))
+
+    def verify(self) -> None:
+        """Read every payload file and compare its digest. Raises `ValueError` (changed) or `FileNotFoundError` (gone)."""
+        for file in self.files:
+            self.read(file)
 
     def path(self, file: str) -> Path:
         """A local, read-only file with a payload file's bytes (unchecked: for memory maps)."""
@@ -82,10 +89,16 @@ class Artifact:
 
 
 class ArtifactStore:
-    """Publishes and finds artefacts."""
+    """Publishes and finds artefacts.
 
-    def __init__(self, bytes_: ByteStore) -> None:
+    Args:
+        bytes_: where they lie.
+        run: id of the run that publishes; it is kept with what it makes.
+    """
+
+    def __init__(self, bytes_: ByteStore, run: str | None = None) -> None:
         self.bytes = bytes_
+        self.run = run
 
     def publish(
         self,
@@ -114,23 +127,21 @@ class ArtifactStore:
             files,
             dict(info or {}),
             datetime.now(UTC).isoformat(timespec="seconds"),
+            self.run,
         )
         for file, data in payload.items():
             if not self._holds(artifact.prefix + file, files[file]):
                 self.bytes.write(artifact.prefix + file, data)
         for file, data in (sidecars or {}).items():
             artifact.add_sidecar(file, data)
-        record = {
-            "name": name,
-            "partition": partition,
-            "digest": digest,
-            "files": files,
-            "info": artifact.info,
-            "created": artifact.created,
-        }
-        self.bytes.write_json(f"{artifact.prefix}artifact.json", record)
-        self.bytes.write_json(f"{_folder(name, partition)}/head.json", record)  # last: a head never points to a missing payload
+        self._point(artifact)
         return artifact
+
+    def publish_again(self, artifact: Artifact, info: Mapping[str, Any]) -> Artifact:
+        """Make a stored version the newest one again, with the facts that it had; when and by which run it was made stays."""
+        again = replace(artifact, info=dict(info))
+        self._point(again)
+        return again
 
     def find(self, name: str, partition: str | None = None) -> Artifact | None:
         """The newest version, or None."""
@@ -168,6 +179,19 @@ class ArtifactStore:
         keys = (key.removeprefix(prefix).split("/") for key in self.bytes.list(prefix))
         return sorted(parts[0] for parts in keys if len(parts) == 2 and parts[1] == "head.json" and parts[0] != _UNPARTITIONED)
 
+    def _point(self, artifact: Artifact) -> None:
+        record = {
+            "name": artifact.name,
+            "partition": artifact.partition,
+            "digest": artifact.digest,
+            "files": artifact.files,
+            "info": artifact.info,
+            "created": artifact.created,
+            "run": artifact.run,
+        }
+        self.bytes.write_json(f"{artifact.prefix}artifact.json", record)
+        self.bytes.write_json(f"{_folder(artifact.name, artifact.partition)}/head.json", record)  # last: a head never points to nothing
+
     def _holds(self, key: str, digest: str) -> bool:
         """Whether the key has these very bytes; damaged ones are to be replaced."""
         return self.bytes.exists(key) and sha256_bytes(self.bytes.read(key)) == digest
@@ -177,12 +201,13 @@ class ArtifactStore:
         if payload_digest(record["files"]) != digest:
             raise ValueError(f"{name}: the record of version {digest[:24]} was changed. Materialize {name} again.")
         prefix = f"{_folder(name, partition)}/{digest[:24]}/"
-        return Artifact(self.bytes, name, partition, digest, prefix, record["files"], record["info"], record["created"])
+        facts = record["files"], record["info"], record["created"], record.get("run")
+        return Artifact(self.bytes, name, partition, digest, prefix, *facts)
 
 
-def open_artifacts(settings: Settings) -> ArtifactStore:
-    """The artefact store that the settings name."""
-    return ArtifactStore(open_store(settings))
+def open_artifacts(settings: Settings, run: str | None = None) -> ArtifactStore:
+    """The artefact store that the settings name; `run` is the id of the run that will publish."""
+    return ArtifactStore(open_store(settings), run)
 
 
 def _folder(name: str, partition: str | None) -> str:
