@@ -25,9 +25,10 @@ def ingest(context: StageContext) -> None:
     """Every day of the source."""
     from pipeline_project.ingest import checks
     from pipeline_project.ingest.arrivals import changed_days
+    from pipeline_project.ingest.features import measure_images
     from pipeline_project.ingest.inventory import take_inventory
     from pipeline_project.ingest.manifest import validate_images
-    from pipeline_project.ingest.pack import measure_images, pack_images
+    from pipeline_project.ingest.pack import pack_images
 
     for day in changed_days(context):
         take_inventory(context, day)
@@ -71,8 +72,7 @@ def train_and_stage(context: StageContext, settings: Settings) -> None:
         run_fold(context, fold)
     conclude_folds(context)
     checks.check_cross_validation(context)
-    with tracked_run(settings, "training") as tracker:
-        train_model(context, tracker)
+    train_model(context, lambda: tracked_run(settings, "training"))
     require(checks.check_trained_model(context), "finite", "better_than_baselines")
     build_package(context)
     require(check_package(context))

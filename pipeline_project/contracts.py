@@ -96,13 +96,16 @@ class SplitRow(Record):
 
 
 class DatasetVersion(Record):
-    """What a training set is made of; its lineage of record. `days`, `packs`, `features`: each day's manifest, pack, measurements."""
+    """What a training set is made of; its lineage of record. `days`, `packs`, `features`: each day's manifest, pack, measurements.
 
-    version: Literal[1] = 1
+    `left_out_days` was filled in version 1; since version 2 the days left out stand in the artefact's info.
+    """
+
+    version: Literal[1, 2] = 2
     days: dict[str, Digest]
     packs: dict[str, Digest]
     features: dict[str, Digest]
-    left_out_days: dict[str, str]
+    left_out_days: dict[str, str] = {}
     left_out_images: dict[str, str]
     parent: Digest | None
     classes: list[str]

@@ -31,18 +31,3 @@ def digest_of(value: Any) -> str:
 def payload_digest(files: Mapping[str, str]) -> str:
     """The digest of an artefact: over its payload files' names and SHA-256 sums, whatever their order."""
     return digest_of(dict(files))
-
-
-def sources_digest(*modules: str) -> str:
-    """SHA-256 over the source text of packages or modules of this project, for `code_version`.
-
-    Args:
-        modules: names below `pipeline_project`, such as "ingest" or "imaging/decode.py". A folder stands for all its `*.py` files.
-    """
-    root = Path(__file__).parent
-    digests = {}
-    for module in modules:
-        path = root / module
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digests[str(file.relative_to(root))] = sha256_file(file)
-    return digest_of(digests)

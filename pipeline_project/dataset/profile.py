@@ -10,6 +10,7 @@ from pipeline_project.dataset.duplicates import near_duplicate_groups
 from pipeline_project.digests import canonical_json
 from pipeline_project.imaging import FEATURE_NAMES
 from pipeline_project.plots import contact_sheet, plot
+from pipeline_project.reuse import reusable
 from pipeline_project.stage import Picture, StageContext, StepResult, Table
 from pipeline_project.tables import expand_json, parquet_to_frame
 
@@ -20,6 +21,14 @@ _SHEET_COLUMNS = 10
 _OUTLIER_MADS = 6.0
 
 
+def _inputs(context: StageContext) -> dict[str, str]:
+    """The measured days' digests."""
+    names = ("validated_manifest", "image_pack", "image_features")
+    days = context.artifacts.partitions("image_features")
+    return {f"{name} {day}": context.artifacts.latest(name, day).digest for day in days for name in names}
+
+
+@reusable("data_profile", inputs=_inputs, settings=["dataset.near_duplicate_distance"])
 def profile_data(context: StageContext) -> StepResult:
     """Distributions, missing values, outliers, near duplicates, suspected label noise and contact sheets over all days.
 

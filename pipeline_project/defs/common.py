@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 import dagster as dg
 
+from pipeline_project.defs.errors import FAILURE_KIND, OUT_OF_REACH, WRONG_INPUT, out_of_reach, user_errors
 from pipeline_project.defs.resources import project_settings
-from pipeline_project.settings import SettingsError
 from pipeline_project.stage import CheckOutcome, Markdown, Metadata, Picture, StageContext, StepResult, Table
 
 DAYS = dg.DailyPartitionsDefinition(start_date=project_settings().data.start_date.isoformat(), end_offset=1)
@@ -26,7 +26,13 @@ DAILY: _DailyArguments = {"partitions_def": DAYS, "backfill_policy": dg.Backfill
 """Arguments of an asset with a partition a day; a range of days is a run for each."""
 
 STORE_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
-"""For steps that wait for a store or a server: such faults pass. Bad data fails at once, see `run_step`."""
+"""For steps that wait for a store or a server: such faults pass. Bad data fails at once, see `user_errors`."""
+
+TRAINING_RETRIES = dg.RetryPolicy(max_retries=1, delay=30)
+"""For steps of minutes or hours: a fault that does not pass in half a minute is not worth the same work a third time."""
+
+DATASET_POOL, TRAINING_POOL, DEPLOYMENT_POOL = "dataset", "training", "deployment"
+"""Steps of a pool wait for each other, whichever runs they belong to; dagster.yaml says how many may run at once."""
 
 DATA_TEAM, ML_TEAM, OPS_TEAM = "team:data", "team:ml", "team:operations"
 
@@ -58,21 +64,14 @@ def materialized(result: StepResult) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=step_metadata(result), data_version=dg.DataVersion(result.artifact.digest))
 
 
+_ALWAYS_MADE: dict[str, Any] = {"reused": False, "reuse_reason": "always made anew: it looks at what lies outside of the store, or decides"}
+"""Of steps that have no recipe; a reusable step says its own."""
+
+
 def step_metadata(result: StepResult) -> dict[str, Any]:
     """What the UI shows of a step: its own metadata, then where the payload lies."""
-    shown = to_dagster(result.metadata)
+    shown = to_dagster({**_ALWAYS_MADE, **result.metadata})
     return {**shown, "payload_digest": result.artifact.digest, "dagster/uri": result.artifact.uri}
-
-
-class user_errors:  # noqa: N801 - reads as a statement
-    """Errors that are for the user (wrong data, missing inputs, missing approvals) fail the step at once: a retry would not help."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | FileNotFoundError | SettingsError):
-            raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def asset_checks(
@@ -98,13 +97,18 @@ def asset_checks(
             for name, text in names.items()
         ]
 
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=specs)
+    # Subsets: the UI executes a check alone only where it may be chosen alone.
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=specs, can_subset=True)
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         try:
             outcomes = check(stage_context(context), *([day_of(context)] if daily else []))
         except (ValueError, OSError) as error:  # a check that raises would leave no evaluation
-            outcomes = [CheckOutcome(name, False, f"could not be checked: {error}") for name in names]
+            why = {FAILURE_KIND: OUT_OF_REACH if out_of_reach(error) else WRONG_INPUT}
+            outcomes = [CheckOutcome(name, False, f"could not be checked: {error}", why) for name in names]
+        chosen = {key.name for key in context.selected_asset_check_keys}
         for outcome in outcomes:
+            if outcome.name not in chosen:
+                continue
             severity = dg.AssetCheckSeverity.ERROR if outcome.name in blocking else dg.AssetCheckSeverity.WARN
             metadata = to_dagster(outcome.metadata)
             yield dg.AssetCheckResult(

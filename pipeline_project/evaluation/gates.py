@@ -51,12 +51,12 @@ def judge(context: StageContext) -> StepResult:
         ArtifactMissingError: a report was not made yet; the message names it.
     """
     settings, artifacts = context.settings, context.artifacts
-    gate_settings = require_unchanged(
+    accepted = require_unchanged(
         artifacts.bytes,
         settings.trusted_approvers,
         "compliance_configuration_changes",
-        settings.gates.model_dump(mode="json"),
-        "The settings of the release gate (gates)",
+        compliance_settings(settings),
+        "What decides a release",
     )
     evidence = find_evidence(artifacts)
     report = evidence.evaluation.json("evaluation.json")
@@ -73,7 +73,7 @@ def judge(context: StageContext) -> StepResult:
         dataset=report["dataset"],
         evaluation=evidence.evaluation.digest,
         load_test=evidence.load_test.digest,
-        gate_settings=gate_settings,
+        gate_settings=accepted.subject,
         gates=results,
     )
     stable = full.model_copy(update={"gates": [r.model_copy(update={"measurements": []}) if r.gate == _TIMED_GATE else r for r in results]})
@@ -83,7 +83,21 @@ def judge(context: StageContext) -> StepResult:
         sidecars={"verdict_full.json": canonical_json(full.model_dump(mode="json"))},
         info={"package": full.package, "passed": full.passed},
     )
-    return StepResult(artifact, _metadata(full, settings))
+    return StepResult(artifact, {**_metadata(full, settings), **accepted.metadata})
+
+
+def compliance_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what may be released; a change of them needs an approval (R198).
+
+    Beside the thresholds these are: how the evidence is measured, which days are good, over which columns fairness is judged, and in
+    which columns personal data is masked.
+    """
+    return {
+        "gates": settings.gates.model_dump(mode="json"),
+        "evaluation": settings.evaluation.model_dump(mode="json", exclude={"explained_images"}),
+        "ingest": {"max_reject_rate": settings.ingest.max_reject_rate},
+        "data": {"slice_columns": settings.data.slice_columns, "text_columns": settings.data.text_columns},
+    }
 
 
 def find_evidence(artifacts: ArtifactStore) -> Evidence:
@@ -112,7 +126,7 @@ def data_gate(artifacts: ArtifactStore, datasets: Sequence[str]) -> GateResult:
     for artifact in used:
         version = DatasetVersion.model_validate(artifact.json("dataset.json"))
         days |= set(version.days.items())
-        left_out |= version.left_out_days
+        left_out |= version.left_out_days | artifact.info.get("left_out_days", {})
     failed = [problem for day, digest in sorted(days) if (problem := _day_problem(artifacts, day, digest))]
     note = f"{len(left_out)} days left out: {', '.join(sorted(left_out))}" if left_out else "no day left out"
     measurements = [
@@ -303,5 +317,7 @@ def _metadata(verdict: GateVerdict, settings: Settings) -> dict[str, Any]:
         "gates": {gate.gate: gate.passed for gate in verdict.gates},
         "package": verdict.package,
         "dataset": verdict.dataset,
+        "evaluation": verdict.evaluation,
+        "load_test": verdict.load_test,
         "gate_settings": verdict.gate_settings,
     }

@@ -15,6 +15,7 @@ from pipeline_project.evaluation.explanations import choose_images, validate_exp
 from pipeline_project.evaluation.performance import rounded, score_predictions
 from pipeline_project.evaluation.robustness import Pixels, adversarial_report, corruption_report
 from pipeline_project.evaluation.slices import compare_slices, slice_labels, slice_rows
+from pipeline_project.reuse import reusable
 from pipeline_project.stage import Picture, StageContext, StepResult, Table
 from pipeline_project.storage import Artifact
 from pipeline_project.tables import frame_to_parquet
@@ -45,6 +46,21 @@ class Judged:
         return right
 
 
+@reusable(
+    NAME,
+    inputs=["model_package", "dataset_splits"],
+    settings=[
+        "data.slice_columns",
+        "evaluation.adversarial_epsilon",
+        "evaluation.confidence",
+        "evaluation.explained_images",
+        "gates.max_slice_gap",
+        "gates.min_slice_size",
+        "image.mean",
+        "image.std",
+        "training.threads",
+    ],
+)
 def evaluate_package(context: StageContext) -> StepResult:
     """Judge the newest package on the newest test split, through the engine that serves it.
 

@@ -4,7 +4,7 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline_project.settings.tree import IngestSettings
 
@@ -33,6 +33,10 @@ class ImageRejectedError(ValueError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+DECODE_SETTINGS = ("ingest.formats", "ingest.max_bytes", "ingest.max_pixels", "ingest.min_side")
+"""The settings that `DecodeLimits` are made of."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,10 @@ def decode_image(data: bytes, limits: DecodeLimits) -> DecodedImage:
         raise
     except Image.DecompressionBombError as error:
         raise ImageRejectedError("too_many_pixels", str(error)) from None
+    except UnidentifiedImageError:  # its text names an address in memory, different each time
+        raise ImageRejectedError("corrupt", f"it starts like a {named}, but what follows is none") from None
     except Exception as error:  # what Pillow raises on damaged files is no family: struct.error, AttributeError, SyntaxError ...
-        raise ImageRejectedError("corrupt", f"announced as {named}, but: {error}") from None
+        raise ImageRejectedError("corrupt", f"it starts like a {named}, but cannot be decoded to its end ({error})") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -10,14 +10,36 @@ from pipeline_project.contracts import PackageManifest
 from pipeline_project.dataset.reading import SplitArrays, load_split
 from pipeline_project.digests import canonical_json, sha256_bytes
 from pipeline_project.packaging.export import export_fp32, head_arrays, quantise_int8, run_graph
-from pipeline_project.packaging.package import sign_package
+from pipeline_project.packaging.package import PackageError, load_package, sign_package
 from pipeline_project.provenance import environment, git_commit
+from pipeline_project.reuse import reusable
 from pipeline_project.stage import StageContext, StepResult, Table
+from pipeline_project.storage import Artifact
 from pipeline_project.tables import arrays_to_npz
 from pipeline_project.training.artifact import load_network
-from pipeline_project.trust.signing import load_or_create_key
+from pipeline_project.trust.signing import UntrustedError, load_or_create_key
 
 
+def _signed(context: StageContext, package: Artifact) -> bool:
+    """Whether a stored package still carries a signature that this project trusts."""
+    try:
+        load_package(context.artifacts, package.digest, context.settings.trusted_signers)
+    except (PackageError, UntrustedError, ValueError, OSError):
+        return False
+    return True
+
+
+def _inputs(context: StageContext) -> dict[str, str]:
+    trained = context.artifacts.latest("trained_model")
+    return {"trained_model": trained.digest, "dataset_splits": str(trained.info["dataset"])}
+
+
+@reusable(
+    "model_package",
+    inputs=_inputs,
+    settings=["image", "packaging.calibration_images", "packaging.max_accuracy_drop", "packaging.preference"],
+    sound=_signed,
+)
 def build_package(context: StageContext) -> StepResult:
     """Export, quantise, choose the variant to serve, fit the temperature, sign.
 
@@ -98,6 +120,8 @@ def build_package(context: StageContext) -> StepResult:
             "agreement_with_trained_model": parity["agreement"],
             "files": Table(sizes),
             "package": artifact.digest,
+            "trained_model": trained.digest,
+            "dataset": dataset.digest,
             "uri": artifact.uri,
         },
     )

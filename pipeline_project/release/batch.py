@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline_project.digests import canonical_json
 from pipeline_project.packaging.package import load_package
+from pipeline_project.reuse import reusable
 from pipeline_project.serving.documents import newest
 from pipeline_project.stage import CheckOutcome, StageContext, StepResult, Table
 from pipeline_project.tables import frame_to_parquet, parquet_to_frame
@@ -13,6 +14,19 @@ from pipeline_project.tables import frame_to_parquet, parquet_to_frame
 _BATCH = 64
 
 
+def _champion(context: StageContext) -> str:
+    document = newest(context.artifacts.bytes, "production")
+    champion = next((r.package for r in document.routes if r.name == "champion"), None) if document else None
+    if champion is None:
+        raise ValueError("Production serves no package yet. Materialize deployed_endpoint first.")
+    return champion
+
+
+def _inputs(context: StageContext, day: date) -> dict[str, str]:
+    return {"champion": _champion(context), "image_pack": context.artifacts.latest("image_pack", day.isoformat()).digest}
+
+
+@reusable("batch_predictions", inputs=_inputs, settings=["training.threads"])
 def predict_batch(context: StageContext, day: date) -> StepResult:
     """Predict the day's images with the package that production serves.
 
@@ -26,10 +40,7 @@ def predict_batch(context: StageContext, day: date) -> StepResult:
 
     from pipeline_project.serving.engine import Engine
 
-    document = newest(context.artifacts.bytes, "production")
-    champion = next((r.package for r in document.routes if r.name == "champion"), None) if document else None
-    if champion is None:
-        raise ValueError("Production serves no package yet. Materialize deployed_endpoint first.")
+    champion = _champion(context)
     pack = context.artifacts.latest("image_pack", day.isoformat())
     package = load_package(context.artifacts, champion, context.settings.trusted_signers)
     engine, classes = Engine(package, threads=context.settings.training.threads), package.manifest.classes
@@ -54,6 +65,7 @@ def predict_batch(context: StageContext, day: date) -> StepResult:
         {
             "images": len(frame),
             "package": champion,
+            "pack": pack.digest,
             "mean_confidence": round(float(frame["confidence"].mean()), 4) if len(frame) else 0.0,
             "classes": Table([{"class": str(name), "images": int(count)} for name, count in counts.items()]),
         },

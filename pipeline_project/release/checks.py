@@ -11,6 +11,7 @@ from pipeline_project.release.registry import aliases_of
 from pipeline_project.serving.documents import newest
 from pipeline_project.stage import CheckOutcome, StageContext
 from pipeline_project.statistics.intervals import wilson_interval
+from pipeline_project.training.tracking import TrackingError
 from pipeline_project.trust.approvals import find_approval
 
 _SMOKE_IMAGES = 10
@@ -98,7 +99,10 @@ def _observed_split(context: StageContext, environment: Environment) -> CheckOut
 def _alias(context: StageContext) -> CheckOutcome:
     document = newest(context.artifacts.bytes, "production")
     champion = next((r.package for r in document.routes if r.name == "champion"), "") if document else ""
-    alias = aliases_of(context.settings).get("champion", "")
+    try:
+        alias = aliases_of(context.settings).get("champion", "")
+    except TrackingError as error:
+        return CheckOutcome("registry_alias", False, f"could not be compared: {error}")
     detail = f"the alias champion names package {alias[:12] or 'none'}; production serves {champion[:12] or 'none'}."
     return CheckOutcome("registry_alias", bool(champion) and alias == champion, detail)
 

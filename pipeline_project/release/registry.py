@@ -12,7 +12,7 @@ from pipeline_project.provenance import git_commit
 from pipeline_project.settings import Settings
 from pipeline_project.stage import StageContext, StepResult
 from pipeline_project.storage import Artifact
-from pipeline_project.training.tracking import prepare_tracking
+from pipeline_project.training.tracking import prepare_tracking, telling_tracking_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,13 +27,15 @@ def register_model(context: StageContext) -> StepResult:
 
     Raises:
         ValueError: the gate's verdict is no, or about another package.
+        TrackingError: MLflow cannot be reached.
     """
     package = context.artifacts.latest("model_package")
     require_passed(context.artifacts, package.digest)
     gate = context.artifacts.latest("release_gate")
     client = _client(context.settings)
     name = context.settings.tracking.model_name
-    version = find_version(client, name, package.digest) or _create_version(client, name, package, gate)
+    with telling_tracking_errors(context.settings.tracking_uri):
+        version = find_version(client, name, package.digest) or _create_version(client, name, package, gate)
     record = {"version": 1, "model_name": name, "package": package.digest, "verdict": gate.digest}
     artifact = context.artifacts.publish(
         "registered_model",
@@ -60,16 +62,21 @@ def register_model(context: StageContext) -> StepResult:
 
 
 def set_alias(settings: Settings, alias: str, package: str) -> str | None:
-    """Point an alias (staging, champion, challenger, previous) at a package's version; None when it has no version."""
+    """Point an alias (staging, champion, challenger, previous) at a package's version; None when it has no version.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
     client, name = _client(settings), settings.tracking.model_name
-    version = find_version(client, name, package)
-    if version is not None:
-        client.set_registered_model_alias(name, alias, version)
+    with telling_tracking_errors(settings.tracking_uri):
+        version = find_version(client, name, package)
+        if version is not None:
+            client.set_registered_model_alias(name, alias, version)
     return version
 
 
 def aliases_of(settings: Settings) -> dict[str, str]:
-    """{alias: package digest} as the registry has them; empty without a registered model."""
+    """{alias: package digest} as the registry has them; empty without a registered model. Raises `TrackingError`."""
     from mlflow.exceptions import MlflowException
 
     client, name = _client(settings), settings.tracking.model_name

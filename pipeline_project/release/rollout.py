@@ -9,8 +9,9 @@ from pipeline_project.evaluation.gates import require_passed
 from pipeline_project.release.registry import set_alias
 from pipeline_project.serving.documents import DeploymentError, newest, replica_reports, wait_until_served, write_next
 from pipeline_project.settings.tree import EnvironmentSettings
-from pipeline_project.stage import StageContext, StepResult, Table
-from pipeline_project.trust.approvals import ApprovalRequiredError, find_approval
+from pipeline_project.stage import Metadata, StageContext, StepResult, Table
+from pipeline_project.training.tracking import TrackingError
+from pipeline_project.trust.approvals import ApprovalRequiredError, SignedApproval, find_approval
 
 _TIMEOUT_S = 60.0
 
@@ -25,7 +26,7 @@ def deploy_to_staging(context: StageContext) -> StepResult:
     """
     package = _released_package(context)
     documents = _roll_out(context, "staging", package)
-    set_alias(context.settings, "staging", package)
+    _follow(context, "staging", package)
     return _result(context, "staging_endpoint", "staging", package, documents)
 
 
@@ -40,15 +41,24 @@ def deploy_to_production(context: StageContext) -> StepResult:
     """
     package = _released_package(context)
     settings = context.settings
-    if find_approval(context.artifacts.bytes, settings.trusted_approvers, "production_deployment", package) is None:
+    approval = find_approval(context.artifacts.bytes, settings.trusted_approvers, "production_deployment", package)
+    if approval is None:
         raise ApprovalRequiredError("production_deployment", package, f"Package {package[:12]} is ready for production.")
     before = newest(context.artifacts.bytes, "production")
     former = next((r.package for r in before.routes if r.name == "champion"), None) if before else None
     documents = _roll_out(context, "production", package)
-    set_alias(settings, "champion", package)
+    _follow(context, "champion", package)
     if former is not None and former != package:
-        set_alias(settings, "previous", former)
-    return _result(context, "deployed_endpoint", "production", package, documents)
+        _follow(context, "previous", former)
+    return _result(context, "deployed_endpoint", "production", package, documents, _approval_metadata(approval))
+
+
+def _follow(context: StageContext, alias: str, package: str) -> None:
+    """The registry's alias follows what is served; MLflow out of reach does not undo a release."""
+    try:
+        set_alias(context.settings, alias, package)
+    except TrackingError as error:
+        context.log(f"warning: the alias {alias} still names what it named: {error}")
 
 
 def _released_package(context: StageContext) -> str:
@@ -117,8 +127,20 @@ def _environment(context: StageContext, environment: Environment) -> Environment
     return serving.staging if environment == "staging" else serving.production
 
 
-def _result(context: StageContext, name: str, environment: Environment, package: str, documents: list[int]) -> StepResult:
-    verdict = context.artifacts.latest("release_gate")
+def _approval_metadata(signed: SignedApproval) -> Metadata:
+    approval = signed.approval
+    return {
+        "approved_by": approval.approver,
+        "approved_at": approval.created.isoformat(timespec="seconds"),
+        "approval_reason": approval.reason,
+        "approval_key_id": signed.signature.key_id,
+    }
+
+
+def _result(
+    context: StageContext, name: str, environment: Environment, package: str, documents: list[int], more: Metadata | None = None
+) -> StepResult:
+    verdict, registration = context.artifacts.latest("release_gate"), context.artifacts.latest("registered_model")
     record = {"version": 1, "environment": environment, "package": package, "verdict": verdict.digest}
     artifact = context.artifacts.publish(
         name,
@@ -131,7 +153,11 @@ def _result(context: StageContext, name: str, environment: Environment, package:
         {
             "environment": environment,
             "package": package,
+            "verdict": verdict.digest,
+            "registration": registration.digest,
+            "model_version": str(registration.info.get("model_version", "")),
             "documents": documents,
+            **(more or {}),
             "url": _environment(context, environment).address,
             "replicas": Table([{"replica": r.replica, "document": r.document, "ready": r.ready} for r in reports]),
         },

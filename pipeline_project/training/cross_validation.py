@@ -1,5 +1,6 @@
 """cross_validation_report: stratified folds (R91) over the training and validation images; the test split stays untouched."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,24 @@ from pipeline_project.contracts import Hyperparameters
 from pipeline_project.dataset.reading import load_split
 from pipeline_project.digests import canonical_json
 from pipeline_project.plots import bars
+from pipeline_project.reuse import reusable
 from pipeline_project.stage import StageContext, StepResult, Table
 from pipeline_project.storage import Artifact
+from pipeline_project.training.recipe import FIT_SETTINGS, fit_inputs
 
 _FOLD = "cross_validation_fold"
 
 
+_SETTINGS = (*FIT_SETTINGS, "cross_validation.epochs", "cross_validation.folds")
+
+
 def run_fold(context: StageContext, fold: int) -> Artifact:
+    """`train_fold` by number."""
+    return train_fold(context, f"fold-{fold}").artifact
+
+
+@reusable(_FOLD, inputs=lambda context, _: fit_inputs(context, "dataset_splits", "tuned_hyperparameters"), settings=_SETTINGS)
+def train_fold(context: StageContext, name: str) -> StepResult:
     """Train on all folds but one and score that one at its best epoch; near duplicates stay in one fold.
 
     Early stopping sees the fold that is scored, so the accuracy is slightly optimistic: it is for the spread, not for release.
@@ -23,10 +35,10 @@ def run_fold(context: StageContext, fold: int) -> Artifact:
     from pipeline_project.training.data import fit_plan
     from pipeline_project.training.loop import ArrayDataset, fit
 
-    settings = context.settings
+    settings, fold = context.settings, int(name.removeprefix("fold-"))
     dataset, tuned = context.artifacts.latest("dataset_splits"), context.artifacts.latest("tuned_hyperparameters")
     images, labels, groups = _pool(context, dataset)
-    held_out = _fold_of(labels, groups, settings.cross_validation.folds, settings.training.seed) == fold
+    held_out = _fold_of(labels, groups, settings.cross_validation.folds, settings.training.seed, settings.data.classes) == fold
     chosen = Hyperparameters.model_validate(tuned.json("hyperparameters.json"))
     plan = fit_plan(settings, chosen, epochs=settings.cross_validation.epochs, seed_offset=1 + fold)
     result = fit(plan, ArrayDataset(images[~held_out], labels[~held_out]), ArrayDataset(images[held_out], labels[held_out]))
@@ -42,9 +54,12 @@ def run_fold(context: StageContext, fold: int) -> Artifact:
         "loss": round(best.val_loss, 6),
         "best_epoch": best.epoch,
     }
-    return context.artifacts.publish(_FOLD, {"fold.json": canonical_json(record)}, partition=f"fold-{fold}")
+    return StepResult(context.artifacts.publish(_FOLD, {"fold.json": canonical_json(record)}, partition=name))
 
 
+@reusable(
+    "cross_validation_report", inputs=lambda context: fit_inputs(context, "dataset_splits", "tuned_hyperparameters"), settings=_SETTINGS
+)
 def conclude_folds(context: StageContext) -> StepResult:
     """Gather the folds. Payload: report.json (each fold, mean and standard deviation of the accuracy).
 
@@ -72,10 +87,19 @@ def conclude_folds(context: StageContext) -> StepResult:
         {
             "mean_accuracy": report["mean_accuracy"],
             "std_accuracy": report["std_accuracy"],
+            "dataset": dataset.digest,
+            "tuned_hyperparameters": tuned.digest,
             "folds": Table([{k: r[k] for k in ("fold", "images", "accuracy", "loss", "best_epoch")} for r in folds]),
             "accuracy": bars(shown, title="Accuracy by fold", y_label="accuracy"),
         },
     )
+
+
+def folds_needed(context: StageContext) -> list[int]:
+    """The folds to train: none where the same report was made before."""
+    recipe = conclude_folds.recipe(context)
+    concluded = not context.recompute and conclude_folds.find(context, recipe) is not None
+    return [] if concluded else list(range(context.settings.cross_validation.folds))
 
 
 def _pool(context: StageContext, dataset: Artifact) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.str_]]:
@@ -87,17 +111,22 @@ def _pool(context: StageContext, dataset: Artifact) -> tuple[NDArray[np.uint8], 
     )
 
 
-def _fold_of(labels: NDArray[np.int64], groups: NDArray[np.str_], folds: int, seed: int) -> NDArray[np.int64]:
+def _fold_of(labels: NDArray[np.int64], groups: NDArray[np.str_], folds: int, seed: int, classes: Sequence[str] = ()) -> NDArray[np.int64]:
     """The fold of each image.
 
     Raises:
-        ValueError: a class has fewer images than there are folds.
+        ValueError: a class has fewer groups of images (near duplicates count once) than there are folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    smallest = int(np.bincount(labels).min())
-    if smallest < folds:
-        raise ValueError(f"The smallest class has {smallest} images; {folds} folds need at least {folds}. Lower cross_validation.folds.")
+    names = list(classes) or [f"class {index}" for index in range(int(labels.max()) + 1)]
+    distinct = {name: len(set(groups[labels == index])) for index, name in enumerate(names)}
+    small = ", ".join(f"{name} ({count})" for name, count in distinct.items() if count < folds)
+    if small:
+        raise ValueError(
+            f"Too few images for {folds} folds: {small}; every class needs at least {folds} in training and validation together (near "
+            "duplicates count once). Add images of these classes, or lower cross_validation.folds."
+        )
     result = np.empty(len(labels), np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):

@@ -7,13 +7,6 @@ from pipeline_project.storage import Artifact, ArtifactStore
 from pipeline_project.training.loop import ArrayDataset, FitPlan
 
 
-def default_hyperparameters(settings: Settings) -> Hyperparameters:
-    """The settings' own values: the first trial, and the fallback of nobody."""
-    return Hyperparameters(
-        learning_rate=settings.training.learning_rate, batch_size=settings.training.batch_size, dropout=settings.model.dropout
-    )
-
-
 def fit_plan(settings: Settings, chosen: Hyperparameters, *, epochs: int, seed_offset: int = 0) -> FitPlan:
     """What a fit needs, with tuned values in place of the settings'."""
     return FitPlan(

@@ -1,5 +1,7 @@
 """trained_model: the final fit with the tuned values, its best weights, and the proof that it beats simple baselines."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +12,12 @@ from pipeline_project.dataset.reading import SplitArrays, load_split
 from pipeline_project.digests import canonical_json
 from pipeline_project.plots import bars, confusion_matrix, lines
 from pipeline_project.provenance import environment, git_commit
+from pipeline_project.reuse import reusable
 from pipeline_project.settings import Settings
 from pipeline_project.stage import StageContext, StepResult, Table
 from pipeline_project.tables import arrays_to_npz
+from pipeline_project.training.artifact import architecture_of
+from pipeline_project.training.recipe import FIT_SETTINGS, fit_inputs
 from pipeline_project.training.tracking import Tracker
 from pipeline_project.trust.approvals import require_unchanged
 
@@ -20,22 +25,42 @@ if TYPE_CHECKING:
     from pipeline_project.training.loop import EpochReport, FitResult
 
 
-def train_model(context: StageContext, tracker: Tracker) -> StepResult:
-    """Fit, keep the best weights (D2), compare with the baselines, log to MLflow (R120-R126).
+OpenTracker = Callable[[], AbstractContextManager[Tracker]]
+"""Opens the MLflow run of a training; called only when there is something to train."""
+
+
+def train_model(context: StageContext, open_tracker: OpenTracker) -> StepResult:
+    """Fit, keep the best weights (D2), compare with the baselines, log to MLflow (R120-R126); or reuse what an equal fit gave.
 
     Payload: weights.safetensors, training.json (architecture, hyperparameters, history, metrics), validation.npz (logits, class_index).
 
     Raises:
         ApprovalRequiredError: the architecture differs from the last accepted one (R198).
     """
+    settings = context.settings
+    architecture = architecture_of(settings.model.model_dump(mode="json"), len(settings.data.classes))
+    accepted = require_unchanged(
+        context.artifacts.bytes, settings.trusted_approvers, "model_architecture_changes", architecture, "The model's architecture"
+    )
+    result = _train(context, open_tracker)
+    return StepResult(result.artifact, {**result.metadata, **accepted.metadata})
+
+
+@reusable(
+    "trained_model",
+    inputs=lambda context, _: fit_inputs(context, "dataset_splits", "tuned_hyperparameters"),
+    settings=[*FIT_SETTINGS, "image.size", "model.dropout", "training.epochs"],
+)
+def _train(context: StageContext, open_tracker: OpenTracker) -> StepResult:
+    with open_tracker() as tracker:
+        return _fit(context, tracker)
+
+
+def _fit(context: StageContext, tracker: Tracker) -> StepResult:
     from pipeline_project.training.data import fit_plan
     from pipeline_project.training.loop import ArrayDataset, fit
 
     settings = context.settings
-    architecture = {**settings.model.model_dump(mode="json", exclude={"dropout"}), "classes": len(settings.data.classes)}
-    require_unchanged(
-        context.artifacts.bytes, settings.trusted_approvers, "model_architecture_changes", architecture, "The model's architecture"
-    )
     dataset, tuned = context.artifacts.latest("dataset_splits"), context.artifacts.latest("tuned_hyperparameters")
     chosen = Hyperparameters.model_validate(tuned.json("hyperparameters.json"))
     train, validation = (load_split(context.artifacts, split, dataset) for split in ("train", "validation"))
@@ -98,6 +123,8 @@ def train_model(context: StageContext, tracker: Tracker) -> StepResult:
             "epochs": len(result.history),
             "stopped_because": result.stopped_because,
             "seconds": round(sum(seconds), 1),
+            "dataset": dataset.digest,
+            "tuned_hyperparameters": tuned.digest,
             "mlflow_run_id": tracker.run_id,
             "git_commit": git_commit(),
             "baselines": Table([{"baseline": name, "val_accuracy": b["accuracy"]} for name, b in record["baselines"].items()]),

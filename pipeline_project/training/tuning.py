@@ -7,27 +7,31 @@ changed input starts afresh.
 from typing import TYPE_CHECKING, Any
 
 from pipeline_project.contracts import Hyperparameters
-from pipeline_project.digests import canonical_json, digest_of, sources_digest
+from pipeline_project.digests import canonical_json, digest_of
 from pipeline_project.plots import plot
+from pipeline_project.reuse import reusable
 from pipeline_project.settings import Settings
 from pipeline_project.stage import StageContext, StepResult, Table
+from pipeline_project.training.recipe import FIT_SETTINGS, fit_inputs
+from pipeline_project.training.studies import fail_abandoned, open_study, sampler_of, worker_lock
+from pipeline_project.training.tracking import require_reachable
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.axes import Axes
 
-TUNING_CODE = ("training/tuning.py", "training/loop.py", "training/models.py", "training/augmentation.py", "training/data.py")
-
 
 def study_name(context: StageContext) -> str:
-    """The digest of the data, the settings and the code that decide a study."""
-    settings = context.settings
-    parts = {
-        "dataset": context.artifacts.latest("dataset_splits").digest,
-        "settings": settings.model_dump(mode="json", include={"model", "training", "tuning", "augmentation", "image"}),
-        "code": sources_digest(*TUNING_CODE),
-    }
-    return digest_of(parts)[:32]
+    """The key of all that decides a study; a run that makes everything anew has a study of its own."""
+    key = conclude_study.recipe(context).key
+    return (digest_of([key, context.artifacts.run]) if context.recompute else key)[:32]
+
+
+def workers_needed(context: StageContext) -> list[int]:
+    """The workers that have trials to run: none where the same study was concluded before."""
+    recipe = conclude_study.recipe(context)
+    concluded = not context.recompute and conclude_study.find(context, recipe) is not None
+    return [] if concluded else list(range(context.settings.tuning.workers))
 
 
 def run_trials(context: StageContext, worker: int) -> int:
@@ -38,25 +42,40 @@ def run_trials(context: StageContext, worker: int) -> int:
     from pipeline_project.training.data import load_arrays
 
     settings = context.settings
-    study = _open_study(context, worker)
-    mine = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("worker") == worker]
-    for trial in mine:
-        if trial.state == TrialState.RUNNING:  # its process was killed
-            study.tell(trial.number, state=TrialState.FAIL)
-    left = _share(settings, worker) - sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in mine)
-    if left <= 0:
-        return 0
-    dataset = context.artifacts.latest("dataset_splits")
-    train, validation = (load_arrays(context.artifacts, split, dataset) for split in ("train", "validation"))
+    name = study_name(context)
+    with worker_lock(settings, name, worker, context.log):
+        study = open_study(settings, name)
+        fail_abandoned(settings, study, worker)
+        mine = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("worker") == worker]
+        done = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in mine)
+        left = range(done, _share(settings, worker))
+        if not left:
+            return 0
+        require_reachable(settings.tracking_uri)  # before the hours of computing, not after them
+        dataset = context.artifacts.latest("dataset_splits")
+        train, validation = (load_arrays(context.artifacts, split, dataset) for split in ("train", "validation"))
 
-    def objective(trial: "optuna.Trial") -> float:
-        return _run_trial(context, trial, worker, train, validation)
+        def objective(trial: "optuna.Trial") -> float:
+            return _run_trial(context, trial, worker, train, validation)
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study.optimize(objective, n_trials=left)
-    return left
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        for index in left:
+            study.sampler = sampler_of(settings, worker, index)
+            study.optimize(objective, n_trials=1)
+        return len(left)
 
 
+@reusable(
+    "tuned_hyperparameters",
+    inputs=lambda context: fit_inputs(context, "dataset_splits"),
+    settings=[
+        *FIT_SETTINGS,
+        "model.dropout",
+        "training.batch_size",
+        "training.learning_rate",
+        *(f"tuning.{name}" for name in ("batch_size", "dropout", "epochs", "learning_rate", "method", "trials", "workers")),
+    ],
+)
 def conclude_study(context: StageContext) -> StepResult:
     """Choose the best trial (validation accuracy, then loss), log every trial to MLflow, publish the study.
 
@@ -68,7 +87,7 @@ def conclude_study(context: StageContext) -> StepResult:
     from optuna.trial import TrialState
 
     settings = context.settings
-    trials = _open_study(context, 0).get_trials(deepcopy=False)
+    trials = open_study(settings, study_name(context)).get_trials(deepcopy=False)
     done = [t for t in trials if t.state == TrialState.COMPLETE]
     if not done:
         raise ValueError("No trial was completed. Read the workers' logs for the reason, then materialize tuned_hyperparameters again.")
@@ -105,6 +124,7 @@ def conclude_study(context: StageContext) -> StepResult:
             "best_val_accuracy": best.values[0],
             "trials": len(rows),
             "pruned": pruned,
+            "dataset": str(artifact.info["dataset"]),
             "mlflow_run_id": run_id,
             "all_trials": Table([{k: v for k, v in row.items() if k != "curve"} for row in rows]),
             "learning_curves": plot(lambda axes: _draw_curves(axes, rows)),
@@ -138,50 +158,6 @@ def _run_trial(context: StageContext, trial: "optuna.Trial", worker: int, train:
     if result.stopped_because == "pruned":
         raise optuna.TrialPruned
     return best.val_accuracy
-
-
-def _open_study(context: StageContext, worker: int) -> "optuna.Study":
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    settings, name = context.settings, study_name(context)
-    if settings.tuning.storage:
-        storage: Any = settings.tuning.storage
-    else:
-        file = settings.home / "studies" / f"{name}.journal"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(file)))
-    seed = settings.training.seed + worker
-    startup = max(2, min(10, settings.tuning.trials // 3))
-    samplers = optuna.samplers
-    sampler: Any = (
-        samplers.RandomSampler(seed=seed)
-        if settings.tuning.method == "random"
-        else samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=False)
-    )
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
-    study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True)
-    if worker == 0 and not study.get_trials(deepcopy=False):
-        _enqueue_defaults(study, settings)
-    return study
-
-
-def _enqueue_defaults(study: "optuna.Study", settings: Settings) -> None:
-    """The settings' own values are the first trial, where they lie in the search's ranges: tuning then never does worse knowingly."""
-    tuning = settings.tuning
-    values = {
-        "learning_rate": settings.training.learning_rate,
-        "batch_size": settings.training.batch_size,
-        "dropout": settings.model.dropout,
-    }
-    inside = (
-        tuning.learning_rate[0] <= values["learning_rate"] <= tuning.learning_rate[1]
-        and values["batch_size"] in tuning.batch_size
-        and tuning.dropout[0] <= values["dropout"] <= tuning.dropout[1]
-    )
-    if inside:
-        study.enqueue_trial(values)
 
 
 def _share(settings: Settings, worker: int) -> int:

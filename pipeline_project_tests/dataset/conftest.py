@@ -35,7 +35,9 @@ class Shelf:
         )  # fmt: skip
 
     def inventory(self, day: str, content: str = "1") -> str:
-        return self.context.artifacts.publish("raw_images", {"inventory.json": canonical_json(content)}, partition=day).digest
+        lists = ("objects", "labels", "label_files", "problems", "unlabelled", "without_image", "conflicting")
+        listing = {"day": day, "etag": content, "announced_formats": {}, "outside_domain": {}, **{name: [] for name in lists}}
+        return self.context.artifacts.publish("raw_images", {"inventory.json": canonical_json(listing)}, partition=day).digest
 
     def manifest(self, day: str, rows: Sequence[ManifestRow], reasons: Sequence[str] = ()) -> str:
         verdict = DayVerdict(

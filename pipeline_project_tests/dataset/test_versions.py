@@ -100,7 +100,7 @@ def test_bad_day_is_left_out_with_the_reason(shelf: Any, spoil: Callable[..., An
     spoil(shelf, shelf.good_day(TWO, 20, 20))
     result = make_dataset_version(shelf.context)
     version = load_version(result.artifact)
-    assert version.left_out_days == {TWO: reason}
+    assert result.artifact.info["left_out_days"] == {TWO: reason}
     assert list(version.days) == [ONE]
     assert result.metadata["left_out_days"] == {TWO: reason}
     assert result.metadata["images"] == 20
@@ -109,8 +109,8 @@ def test_bad_day_is_left_out_with_the_reason(shelf: Any, spoil: Callable[..., An
 def test_day_that_was_only_validated_is_left_out(shelf: Any) -> None:
     shelf.good_day(ONE, 0, 20)
     shelf.manifest(TWO, [shelf.row(50, "a")])
-    version = load_version(make_dataset_version(shelf.context).artifact)
-    assert version.left_out_days == {TWO: "image_pack is missing or of an older manifest"}
+    result = make_dataset_version(shelf.context)
+    assert result.artifact.info["left_out_days"] == {TWO: "image_pack is missing or of an older manifest"}
 
 
 def test_no_good_day_says_which_and_why(shelf: Any) -> None:
@@ -123,7 +123,7 @@ def test_no_good_day_says_which_and_why(shelf: Any) -> None:
 
 def test_too_few_images_name_the_classes(shelf: Any) -> None:
     shelf.day(ONE, [*(shelf.row(n, "a") for n in range(20)), shelf.row(90, "b"), shelf.row(91, "b")])
-    with pytest.raises(ValueError, match=r"Too few images for three splits: b \(2\)\. Add images"):
+    with pytest.raises(ValueError, match=r"Too few images for three splits: b \(2\); every class needs at least 3\. Add images"):
         make_dataset_version(shelf.context)
     assert shelf.context.artifacts.find("dataset_splits") is None
 

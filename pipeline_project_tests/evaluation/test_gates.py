@@ -145,6 +145,43 @@ def test_the_lower_bound_decides_where_asked(context, world):
     assert not _measurement(changed, "accuracy").passed
 
 
+@pytest.mark.parametrize(
+    ("section", "values", "change"),
+    [
+        ("gates", {"accuracy": 0.5}, "gates.accuracy from 0.85 to 0.5"),
+        ("evaluation", {"confidence": 0.6}, "evaluation.confidence from 0.95 to 0.6"),
+        ("evaluation", {"vcpu_hour_usd": 1e-9}, "evaluation.vcpu_hour_usd from "),
+        ("ingest", {"max_reject_rate": 1.0}, "ingest.max_reject_rate from 0.05 to 1.0"),
+        ("data", {"slice_columns": []}, "data.slice_columns from "),
+        ("data", {"text_columns": []}, "data.text_columns from "),
+    ],
+)
+def test_what_decides_a_release_cannot_change_without_an_approval(context, world, section, values, change):
+    publish_reports(context, world)
+    before = gates.judge(context)
+    assert before.metadata["accepted_settings"] == before.metadata["gate_settings"]
+    assert before.metadata["accepted_by"] == "the first value, accepted without a person"
+    part = getattr(context.settings, section).model_copy(update=values)
+    changed = StageContext.open(context.settings.model_copy(update={section: part}))
+    with pytest.raises(ApprovalRequiredError) as caught:
+        gates.judge(changed)
+    assert f"What decides a release changed: {change}" in str(caught.value)
+    assert str(caught.value).count(" from ") == 1, "only what differs is named"
+    key = load_or_create_key(changed.settings.home / "approver.pem", changed.settings.trusted_approvers)
+    record_approval(changed.artifacts.bytes, key, caught.value.kind, caught.value.subject, approver="ada", reason="agreed")
+    after = gates.judge(changed)
+    assert after.metadata["gate_settings"] == caught.value.subject
+    assert after.metadata["accepted_by"].startswith("ada on ")
+    assert gates.judge(context).metadata["gate_settings"] == before.metadata["gate_settings"], "back again, without a further approval"
+
+
+def test_the_verdict_names_the_digests_of_its_evidence(context, world):
+    publish_reports(context, world)
+    shown = gates.judge(context).metadata
+    for name, asset in (("evaluation", "evaluation_report"), ("load_test", "load_test_report"), ("package", "model_package")):
+        assert shown[name] == context.artifacts.latest(asset).digest
+
+
 def _measurement(context, name):
     verdict = GateVerdict.model_validate(context.artifacts.latest("release_gate").json("verdict.json"))
     return next(m for gate in verdict.gates for m in gate.measurements if m.name == name)

@@ -1,6 +1,7 @@
 """The three steps over a real store, network, package and server, in the order of the graph."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pipeline_project.evaluation.load_test import load_test_package
 from pipeline_project.evaluation.report import evaluate_package
 from pipeline_project.stage import Picture, Table
 from pipeline_project.tables import parquet_to_frame
+from pipeline_project_tests.recording import recorded
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +24,12 @@ def evaluated(world):
 
 @pytest.fixture(scope="module")
 def loaded(world):
-    return load_test_package(world.context)
+    with recorded(world.context.settings) as recording:
+        result = load_test_package(world.context)
+    shown_only = {f"gates.{name}" for name in type(world.context.settings.gates).model_fields}
+    where_and_how_to_start = {"data.source", "serving.host", "serving.production.port", "serving.production.url"}
+    assert recording.undeclared("", load_test_package.settings) <= shown_only | where_and_how_to_start
+    return result
 
 
 def test_report_judges_the_package_on_the_test_split(world, evaluated):
@@ -54,7 +61,10 @@ def test_report_has_pictures_and_tables(evaluated):
 
 
 def test_report_is_the_same_the_second_time(world, evaluated):
-    assert evaluate_package(world.context).artifact.digest == evaluated.artifact.digest
+    anew = replace(world.context, recompute=True)
+    result = evaluate_package(anew)
+    assert not result.metadata["reused"]
+    assert result.artifact.digest == evaluated.artifact.digest
 
 
 def test_server_under_load_meets_its_thresholds_and_withstands_hostile_input(world, loaded):
@@ -77,7 +87,7 @@ def test_server_under_load_meets_its_thresholds_and_withstands_hostile_input(wor
 def test_load_predictions_do_not_reach_the_prediction_log(world, loaded):
     stored = {key.split("/")[1] for key in world.context.artifacts.bytes.list("")}
     assert stored <= {*("validated_manifest", "image_pack", "image_features", "dataset_splits", "trained_model", "model_package")} | {
-        *("evaluation_report", "load_test_report", "release_gate", "approvals")
+        *("evaluation_report", "load_test_report", "release_gate", "approvals", "made")
     }
 
 

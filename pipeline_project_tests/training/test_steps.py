@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline_project.ingest.features import measure_images
 from pipeline_project.ingest.inventory import take_inventory
 from pipeline_project.ingest.manifest import validate_images
-from pipeline_project.ingest.pack import measure_images, pack_images
+from pipeline_project.ingest.pack import pack_images
 from pipeline_project.sample import generate_catalogue
 from pipeline_project.settings import load_settings
 from pipeline_project.stage import StageContext
@@ -30,6 +31,11 @@ class NoTracker:
 
     def __init__(self) -> None:
         self.metrics: list[tuple[dict[str, float], int]] = []
+
+    def __enter__(self) -> "NoTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
 
     def log_params(self, params: dict[str, Any]) -> None: ...
 
@@ -81,7 +87,7 @@ def tune(context: StageContext) -> dict[str, Any]:
 def train(context: StageContext) -> str:
     from pipeline_project.training.final import train_model
 
-    return train_model(context, NoTracker()).artifact.digest  # type: ignore[arg-type]
+    return train_model(context, NoTracker).artifact.digest  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +127,16 @@ def test_every_trial_is_kept_and_a_finished_study_runs_no_more(trained: StageCon
 def test_a_killed_worker_leaves_no_trial_running(folder: Path) -> None:
     from optuna.trial import TrialState
 
-    from pipeline_project.training.tuning import _open_study, run_trials
+    from pipeline_project.training.studies import open_study
+    from pipeline_project.training.tuning import run_trials, study_name
 
     context = open_project(folder, "killed")
     prepare(context)
-    trial = _open_study(context, 0).ask()  # what a SIGKILL in the middle of a trial leaves behind
+    study = open_study(context.settings, study_name(context))
+    trial = study.ask()  # what a SIGKILL in the middle of a trial leaves behind
     trial.set_user_attr("worker", 0)
     assert run_trials(context, 0) == 2
-    states = [t.state for t in _open_study(context, 0).get_trials() if t.user_attrs.get("worker") == 0]
+    states = [t.state for t in study.get_trials() if t.user_attrs.get("worker") == 0]
     assert TrialState.RUNNING not in states
     assert states.count(TrialState.FAIL) == 1
 
@@ -145,11 +153,11 @@ def test_a_changed_architecture_waits_for_an_approval(folder: Path, trained: Sta
 
     changed = open_project(folder, "first", model={"head_hidden": 32})
     with pytest.raises(ApprovalRequiredError, match="head_hidden from 64 to 32") as refusal:
-        train_model(changed, NoTracker())  # type: ignore[arg-type]
+        train_model(changed, NoTracker)  # type: ignore[arg-type]
     key = load_or_create_key(changed.settings.home / "keys" / "ada.pem", changed.settings.trusted_approvers)
     record_approval(changed.artifacts.bytes, key, refusal.value.kind, refusal.value.subject, approver="ada", reason="smaller head")
     before = trained.artifacts.latest("trained_model").digest
-    assert train_model(changed, NoTracker()).artifact.digest != before  # type: ignore[arg-type]
+    assert train_model(changed, NoTracker).artifact.digest != before  # type: ignore[arg-type]
     trained.artifacts.bytes.delete("artifacts/approvals/baselines/model_architecture_changes.json")
     train(trained)
 

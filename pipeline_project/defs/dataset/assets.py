@@ -2,20 +2,20 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import DATA_TEAM, STORE_RETRIES, run_step
+from pipeline_project.code_version import code_version
+from pipeline_project.defs.automation.conditions import follow_upstream
+from pipeline_project.defs.common import DATA_TEAM, DATASET_POOL, STORE_RETRIES, run_step
 from pipeline_project.defs.ingest.assets import image_features, image_pack, validated_manifest
-from pipeline_project.digests import sources_digest
-
-DATASET_CODE = sources_digest("dataset")
 
 
 @dg.asset(
     deps=[validated_manifest, image_features, image_pack],
     group_name="dataset",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "pandas"},
     owners=[DATA_TEAM],
-    code_version=DATASET_CODE,
+    code_version=code_version("dataset.profile"),
 )
 def data_profile(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """What a person should see before training: balance, missing values, outliers, suspected label noise, contact sheets."""
@@ -27,10 +27,12 @@ def data_profile(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
 @dg.asset(
     deps=[validated_manifest, image_features, image_pack],
     group_name="dataset",
+    pool=DATASET_POOL,
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "parquet"},
     owners=[DATA_TEAM],
-    code_version=DATASET_CODE,
+    code_version=code_version("dataset.versions"),
 )
 def dataset_splits(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The dataset version: {day: hash} of all good days, and the split of every image. Splits grow without moving an image."""

@@ -2,20 +2,19 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import ML_TEAM, run_step
+from pipeline_project.code_version import code_version
+from pipeline_project.defs.common import ML_TEAM, STORE_RETRIES, run_step
 from pipeline_project.defs.dataset.assets import dataset_splits
 from pipeline_project.defs.packaging.assets import model_package
-from pipeline_project.digests import sources_digest
-
-EVALUATION_CODE = sources_digest("evaluation", "statistics")
 
 
 @dg.asset(
     deps=[model_package, dataset_splits],
     group_name="evaluation",
+    retry_policy=STORE_RETRIES,
     kinds={"onnx", "python"},
     owners=[ML_TEAM],
-    code_version=EVALUATION_CODE,
+    code_version=code_version("evaluation.report"),
 )
 def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The package on the test split: metrics with intervals, confusion matrix, slices, robustness, validated explanations."""
@@ -27,9 +26,10 @@ def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult
 @dg.asset(
     deps=[model_package, dataset_splits],
     group_name="evaluation",
+    retry_policy=STORE_RETRIES,
     kinds={"fastapi", "onnx"},
     owners=[ML_TEAM],
-    code_version=EVALUATION_CODE,
+    code_version=code_version("evaluation.load_test", "serving"),
 )
 def load_test_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The package behind the real server: latency, throughput, memory, cost, and its answers to hostile requests."""
@@ -41,9 +41,10 @@ def load_test_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
 @dg.asset(
     deps=[evaluation_report, load_test_report],
     group_name="evaluation",
+    retry_policy=STORE_RETRIES,
     kinds={"python"},
     owners=[ML_TEAM],
-    code_version=EVALUATION_CODE,
+    code_version=code_version("evaluation.gates"),
 )
 def release_gate(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The verdict: every quality gate with its numbers, thresholds and evidence, bound to the package, data and settings."""

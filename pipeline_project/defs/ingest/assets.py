@@ -2,10 +2,9 @@
 
 import dagster as dg
 
+from pipeline_project.code_version import code_version
+from pipeline_project.defs.automation.conditions import follow_upstream
 from pipeline_project.defs.common import DAILY, DATA_TEAM, STORE_RETRIES, day_of, run_step
-from pipeline_project.digests import sources_digest
-
-INGEST_CODE = sources_digest("ingest", "imaging")
 
 
 @dg.asset(
@@ -13,7 +12,7 @@ INGEST_CODE = sources_digest("ingest", "imaging")
     retry_policy=STORE_RETRIES,
     kinds={"python", "s3"},
     owners=[DATA_TEAM],
-    code_version=INGEST_CODE,
+    code_version=code_version("ingest.inventory"),
     **DAILY,
 )
 def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -26,10 +25,11 @@ def raw_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
 @dg.asset(
     deps=[raw_images],
     group_name="ingest",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "pillow", "parquet"},
     owners=[DATA_TEAM],
-    code_version=INGEST_CODE,
+    code_version=code_version("ingest.manifest"),
     **DAILY,
 )
 def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -42,10 +42,11 @@ def validated_manifest(context: dg.AssetExecutionContext) -> dg.MaterializeResul
 @dg.asset(
     deps=[validated_manifest],
     group_name="ingest",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "pillow", "numpy"},
     owners=[DATA_TEAM],
-    code_version=INGEST_CODE,
+    code_version=code_version("ingest.pack"),
     **DAILY,
 )
 def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -58,14 +59,15 @@ def image_pack(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
 @dg.asset(
     deps=[image_pack],
     group_name="ingest",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "numpy", "parquet"},
     owners=[DATA_TEAM],
-    code_version=INGEST_CODE,
+    code_version=code_version("ingest.features"),
     **DAILY,
 )
 def image_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Numeric measurements of each image (brightness, contrast, sharpness ...): for drift, profiling and the feature store."""
-    from pipeline_project.ingest.pack import measure_images
+    from pipeline_project.ingest.features import measure_images
 
     return run_step(context, measure_images, day_of(context))

@@ -2,11 +2,10 @@
 
 import dagster as dg
 
+from pipeline_project.code_version import code_version
+from pipeline_project.defs.automation.conditions import follow_upstream
 from pipeline_project.defs.common import DAILY, ML_TEAM, OPS_TEAM, STORE_RETRIES, day_of, run_step
 from pipeline_project.defs.release.assets import deployed_endpoint
-from pipeline_project.digests import sources_digest
-
-MONITORING_CODE = sources_digest("monitoring", "statistics")
 
 
 @dg.asset(
@@ -15,7 +14,7 @@ MONITORING_CODE = sources_digest("monitoring", "statistics")
     retry_policy=STORE_RETRIES,
     kinds={"fastapi", "parquet"},
     owners=[OPS_TEAM],
-    code_version=MONITORING_CODE,
+    code_version=code_version("monitoring.predictions"),
     **DAILY,
 )
 def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -31,7 +30,7 @@ def prediction_log(context: dg.AssetExecutionContext) -> dg.MaterializeResult[No
     retry_policy=STORE_RETRIES,
     kinds={"parquet"},
     owners=[OPS_TEAM],
-    code_version=MONITORING_CODE,
+    code_version=code_version("monitoring.predictions"),
     **DAILY,
 )
 def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -44,10 +43,11 @@ def ground_truth(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
 @dg.asset(
     deps=[prediction_log, "dataset_splits"],
     group_name="monitoring",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"evidently", "mlflow"},
     owners=[ML_TEAM],
-    code_version=MONITORING_CODE,
+    code_version=code_version("monitoring.drift"),
     **DAILY,
 )
 def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -60,10 +60,11 @@ def drift_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
 @dg.asset(
     deps=[prediction_log, ground_truth, drift_report],
     group_name="monitoring",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "mlflow"},
     owners=[ML_TEAM],
-    code_version=MONITORING_CODE,
+    code_version=code_version("monitoring.performance"),
     **DAILY,
 )
 def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -76,10 +77,11 @@ def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResul
 @dg.asset(
     deps=[prediction_log, ground_truth],
     group_name="monitoring",
+    automation_condition=follow_upstream(),
     retry_policy=STORE_RETRIES,
     kinds={"python", "mlflow"},
     owners=[ML_TEAM],
-    code_version=MONITORING_CODE,
+    code_version=code_version("monitoring.ab"),
 )
 def ab_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Champion against challenger: split, accuracy, latency, business metric, and a test that may be looked at any time."""

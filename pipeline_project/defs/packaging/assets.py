@@ -2,17 +2,18 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import ML_TEAM, run_step
+from pipeline_project.code_version import code_version
+from pipeline_project.defs.common import ML_TEAM, STORE_RETRIES, run_step
 from pipeline_project.defs.training.assets import trained_model
-from pipeline_project.digests import sources_digest
 
 
 @dg.asset(
     deps=[trained_model],
     group_name="packaging",
+    retry_policy=STORE_RETRIES,
     kinds={"onnx", "pytorch"},
     owners=[ML_TEAM],
-    code_version=sources_digest("packaging"),
+    code_version=code_version("packaging.build"),
 )
 def model_package(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The quantised graph with logits, pooled features and the last feature map; classes, temperature, checksums; signed."""

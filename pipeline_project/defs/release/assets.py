@@ -2,21 +2,21 @@
 
 import dagster as dg
 
-from pipeline_project.defs.common import DAILY, ML_TEAM, OPS_TEAM, day_of, run_step, stage_context
+from pipeline_project.code_version import code_version
+from pipeline_project.defs.common import DAILY, DEPLOYMENT_POOL, ML_TEAM, OPS_TEAM, STORE_RETRIES, day_of, run_step, stage_context
 from pipeline_project.defs.evaluation.assets import release_gate
 from pipeline_project.defs.ingest.assets import image_pack
-from pipeline_project.digests import sources_digest
 from pipeline_project.governance import ledger
-
-RELEASE_CODE = sources_digest("release")
 
 
 @dg.asset(
     deps=[release_gate],
     group_name="release",
+    pool=DEPLOYMENT_POOL,
+    retry_policy=STORE_RETRIES,
     kinds={"mlflow", "onnx"},
     owners=[ML_TEAM],
-    code_version=RELEASE_CODE,
+    code_version=code_version("release.registry"),
 )
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """A version in the MLflow registry, only of a package whose verdict is yes."""
@@ -30,8 +30,8 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
     group_name="release",
     kinds={"fastapi"},
     owners=[OPS_TEAM],
-    code_version=RELEASE_CODE,
-    pool="deployment",
+    code_version=code_version("release.rollout"),
+    pool=DEPLOYMENT_POOL,
 )
 def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """The staging environment serves the registered package; automatic once the gate said yes."""
@@ -47,8 +47,8 @@ def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
     group_name="release",
     kinds={"fastapi"},
     owners=[OPS_TEAM],
-    code_version=RELEASE_CODE,
-    pool="deployment",
+    code_version=code_version("release.rollout"),
+    pool=DEPLOYMENT_POOL,
 )
 def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Production serves the registered package: canary, steps, full. Refuses without a recorded approval."""
@@ -62,9 +62,10 @@ def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult
 @dg.asset(
     deps=[deployed_endpoint, image_pack],
     group_name="release",
+    retry_policy=STORE_RETRIES,
     kinds={"onnx", "parquet"},
     owners=[ML_TEAM],
-    code_version=RELEASE_CODE,
+    code_version=code_version("release.batch"),
     **DAILY,
 )
 def batch_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
