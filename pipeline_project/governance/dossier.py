@@ -8,21 +8,14 @@ from pydantic import ValidationError
 from pipeline_project.contracts import DesiredState
 from pipeline_project.digests import canonical_json
 from pipeline_project.governance import ledger
-from pipeline_project.governance.chain import Chain, walk_chain
+from pipeline_project.governance.chain import Chain, Link, find_registration, walk_chain
 from pipeline_project.governance.dossier_text import render
-from pipeline_project.monitoring.evidence import all_versions
 from pipeline_project.serving.documents import history
 from pipeline_project.stage import Markdown, StageContext, StepResult, Table
 from pipeline_project.storage import Artifact
-from pipeline_project.trust.approvals import ApprovalKind, SignedApproval, find_approval
+from pipeline_project.trust.approvals import KINDS, PREFIX, SignedApproval, find_approval
 
-_APPROVALS = "artifacts/approvals/"
-_KINDS: tuple[ApprovalKind, ...] = (
-    "production_deployment",
-    "model_architecture_changes",
-    "data_source_modifications",
-    "compliance_configuration_changes",
-)
+_APPROVALS = f"{PREFIX}/"
 
 
 def build_dossier(context: StageContext) -> StepResult:
@@ -52,7 +45,7 @@ def build_dossier(context: StageContext) -> StepResult:
         "load_test": {"digest": chain.load_test.digest, "measurements": chain.load_test.info.get("measurements")}
         if chain.load_test
         else None,
-        "dataset": chain.dataset.model_dump(mode="json", exclude={"left_out_images"}) if chain.dataset else None,
+        "dataset": _dataset(context, chain),
         "model": _model(chain),
         "registration": _registration(context, package),
         "approvals": _approvals(context),
@@ -74,9 +67,7 @@ def build_dossier(context: StageContext) -> StepResult:
             "document": document.number,
             "chain_intact": broken is None,
             "first_broken_link": "none" if broken is None else f"{broken.name}: {broken.problem}",
-            "links": Table(
-                [{"link": link.name, "digest": link.digest[:12], "holds": link.holds, "problem": link.problem} for link in chain.links]
-            ),
+            "links": Table([_link_row(chain, link) for link in chain.links]),
             "ledger_entries": state.entries,
             "dossier": Markdown(text),
         },
@@ -89,6 +80,13 @@ def champion_of(document: DesiredState) -> str:
     return (champion or max(document.routes, key=lambda route: route.weight)).package
 
 
+def _link_row(chain: Chain, link: Link) -> dict[str, Any]:
+    """For the UI: with the digest of the artefact itself and the run that made it, to look for in the other assets' materializations."""
+    artifact = chain.artifacts.get(link.name)
+    digest, run = (artifact.digest, artifact.run or "") if artifact else (link.digest, "")
+    return {"link": link.name, "digest": digest, "run": run, "holds": link.holds, "problem": link.problem}
+
+
 def _package(chain: Chain, digest: str) -> dict[str, Any]:
     found: dict[str, Any] = {"digest": digest, "signer": None, "manifest": None, "git_commit": None}
     if chain.package is not None and chain.package_artifact is not None:
@@ -96,6 +94,15 @@ def _package(chain: Chain, digest: str) -> dict[str, Any]:
         found |= {"signer": chain.package.signer, "manifest": chain.package.manifest.model_dump(mode="json")}
         found |= {"git_commit": info.get("git_commit"), "parity": info.get("parity"), "created": chain.package_artifact.created}
     return found
+
+
+def _dataset(context: StageContext, chain: Chain) -> dict[str, Any] | None:
+    """The dataset version without its single images; days left out stand in the artefact's info since version 2."""
+    if chain.dataset is None or chain.package is None:
+        return None
+    info = context.artifacts.version("dataset_splits", chain.package.manifest.dataset_version).info
+    record = chain.dataset.model_dump(mode="json", exclude={"left_out_images"})
+    return record | {"left_out_days": record["left_out_days"] | info.get("left_out_days", {})}
 
 
 def _evaluation(artifact: Artifact | None) -> dict[str, Any] | None:
@@ -132,10 +139,10 @@ def _model(chain: Chain) -> dict[str, Any] | None:
 def _registration(context: StageContext, package: str) -> dict[str, Any] | None:
     """The registry entry of the package: what registered_model kept in its info, newest first found."""
     try:
-        found = [artifact for artifact in all_versions(context.artifacts, "registered_model") if artifact.info.get("package") == package]
+        found = find_registration(context, package)
     except (ValueError, OSError):
         return None
-    return {"digest": found[-1].digest, **found[-1].info} if found else None
+    return {"digest": found.digest, **found.info} if found else None
 
 
 def _approvals(context: StageContext) -> list[dict[str, Any]]:
@@ -143,7 +150,7 @@ def _approvals(context: StageContext) -> list[dict[str, Any]]:
     store, approvers = context.artifacts.bytes, context.settings.trusted_approvers
     subjects = sorted({tuple(key.removeprefix(_APPROVALS).split("/")[:2]) for key in store.list(_APPROVALS)})
     found: list[SignedApproval] = []
-    for kind in _KINDS:
+    for kind in KINDS:
         for subject in (name[1] for name in subjects if name[0] == kind and len(name) == 2):
             approval = find_approval(store, approvers, kind, subject)
             if approval is not None:

@@ -1,7 +1,6 @@
 """The HTTP API of the server (R144). Thin: routes here, the work in `predicting`."""
 
 import asyncio
-import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline_project.contracts import TruthRecord
 from pipeline_project.serving.page import CONTENT_SECURITY_POLICY, PAGE
 from pipeline_project.serving.predicting import Answer, Predictor, Upload
+from pipeline_project.serving.prediction_log import REQUEST_ID
 from pipeline_project.serving.uploads import RequestError, UploadBudget, read_body, read_upload
 
-REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 MAX_REQUESTS = 128  # in one worker at once; more would only wait longer than anybody wants to
 _FEEDBACK_BYTES = 4_000
 _HEADERS = [

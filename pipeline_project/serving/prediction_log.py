@@ -24,6 +24,7 @@ from pipeline_project.storage import ByteStore
 
 Kind = Literal["prediction", "truth"]
 KINDS: tuple[Kind, ...] = ("prediction", "truth")
+REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")  # what a client may call its request
 SEGMENT_BYTES = 8_000_000
 _WORKER = re.compile(r"^(?P<replica>[A-Za-z0-9][A-Za-z0-9.-]{0,99})-(?P<started>\d{8}T\d{6})-[0-9a-f]{8}$")
 _R = TypeVar("_R", bound=BaseModel)
@@ -195,30 +196,46 @@ def segments_prefix(kind: Kind, environment: Environment) -> str:
     return f"features/{kind}-segments/{environment}"
 
 
-def read_segments(store: ByteStore, environment: Environment, day: date) -> Iterator[PredictionRecord]:
+def read_segments(store: ByteStore, environment: Environment, day: date, *, request_id: str | None = None) -> Iterator[PredictionRecord]:
     """The predictions of one UTC day, worker by worker in the order of their sequence.
+
+    Args:
+        request_id: only this request's; lines that do not name it are not parsed.
 
     Raises:
         SegmentError: a line that is not the last of its segment is damaged; the message names segment and line.
     """
-    return _read(store, "prediction", environment, day, PredictionRecord)
+    records = _read(store, "prediction", environment, day, PredictionRecord, _naming(request_id))
+    return records if request_id is None else (record for record in records if record.request_id == request_id)
 
 
-def read_truth(store: ByteStore, environment: Environment, day: date) -> Iterator[TruthRecord]:
-    """The true labels received on one UTC day. Raises `SegmentError` as `read_segments` does."""
-    return _read(store, "truth", environment, day, TruthRecord)
+def read_truth(store: ByteStore, environment: Environment, day: date, *, request_id: str | None = None) -> Iterator[TruthRecord]:
+    """The true labels received on one UTC day, or only a request's. Raises `SegmentError` as `read_segments` does."""
+    records = _read(store, "truth", environment, day, TruthRecord, _naming(request_id))
+    return records if request_id is None else (record for record in records if record.request_id == request_id)
 
 
-def _read(store: ByteStore, kind: Kind, environment: Environment, day: date, model: type[_R]) -> Iterator[_R]:
+def _naming(request_id: str | None) -> bytes:
+    """What stands in every line of a request: its characters need no escape in JSON."""
+    if request_id is None:
+        return b""
+    if not REQUEST_ID.fullmatch(request_id):
+        raise ValueError(f"{request_id[:80]!r} is no request id: 1-128 letters, digits, dots, colons, dashes or underscores.")
+    return f'"{request_id}"'.encode()
+
+
+def _read(store: ByteStore, kind: Kind, environment: Environment, day: date, model: type[_R], naming: bytes) -> Iterator[_R]:
     for key in store.list(f"{segments_prefix(kind, environment)}/{day.isoformat()}/"):
         lines = store.read(key).split(b"\n")
         last = lines.pop()  # empty after a whole line, else what a killed worker or a full disk left of one
         for number, line in enumerate(lines, start=1):
+            if naming not in line:
+                continue
             try:
                 yield model.model_validate_json(line)
             except ValidationError as error:
                 raise SegmentError(f"{key}:{number}: not a {kind} record: {error}") from None
-        if last:
+        if last and naming in last:
             try:
                 yield model.model_validate_json(last)  # whole but for its newline: it may have been acknowledged
             except ValidationError:

@@ -1,11 +1,14 @@
 """Human approvals (R130, R198): signed records, created once, that say who allowed what and why.
 
-An approval is bound to a kind and to the digest of its subject, so it cannot be moved to another release or another setting.
+An approval is bound to a kind and to the digest of its subject, so it cannot be moved to another release or another setting. It says
+that a state is acceptable, not that one step to it is: what was approved may be returned to, for as long as its approver's key counts.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,7 +20,9 @@ from pipeline_project.trust.signing import Signature, UntrustedError, sign, veri
 ApprovalKind = Literal[
     "production_deployment", "model_architecture_changes", "data_source_modifications", "compliance_configuration_changes"
 ]
-_PREFIX = "artifacts/approvals"
+KINDS: tuple[ApprovalKind, ...] = get_args(ApprovalKind)
+PREFIX = "artifacts/approvals"
+_UNSET = "not set"
 
 
 class Approval(BaseModel):
@@ -42,13 +47,30 @@ class SignedApproval(BaseModel):
     signature: Signature
 
 
+@dataclass(frozen=True)
+class Acceptance:
+    """Why a state of the settings may be used: it was approved, or it is the first one (`approval` is None)."""
+
+    subject: str
+    approval: SignedApproval | None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a materialization shows of it: the digest of what was accepted, and by whom."""
+        by = "the first value, accepted without a person" if self.approval is None else in_words(self.approval)
+        return {"accepted_settings": self.subject, "accepted_by": by}
+
+
 class ApprovalRequiredError(ValueError):
-    """A change waits for a human; the message says for what, and how to approve it."""
+    """A change waits for a human; the message says for what, and both ways to approve it."""
 
     def __init__(self, kind: ApprovalKind, subject: str, what: str) -> None:
         super().__init__(
-            f"{what} A person must approve it: look at the change, then run\n"
-            f'  pipeline approve {kind} {subject} --approver NAME --reason "why"\nand materialize this asset again.'
+            f"{what} A person must approve it. Look at the change, then approve it on the command line:\n"
+            f'  pipeline approve {kind} {subject} --approver NAME --reason "why"\n'
+            "or in the Dagster UI: Jobs, approve, Launchpad, with\n"
+            f'  ops: {{sign_approval: {{config: {{kind: {kind}, subject: {subject}, approver: NAME, reason: "why"}}}}}}\n'
+            "and materialize this asset again."
         )
         self.kind: ApprovalKind = kind
         self.subject = subject
@@ -60,14 +82,14 @@ def record_approval(
     """Sign an approval and store it for ever."""
     approval = Approval(kind=kind, subject=subject, approver=approver, reason=reason, created=datetime.now(UTC))
     signed = SignedApproval(approval=approval, signature=sign(_signed_bytes(approval), key))
-    store.create(f"{_PREFIX}/{kind}/{subject}/{digest_of(signed.model_dump(mode='json'))[:16]}.json", signed.model_dump_json().encode())
+    store.create(f"{PREFIX}/{kind}/{subject}/{digest_of(signed.model_dump(mode='json'))[:16]}.json", signed.model_dump_json().encode())
     return signed
 
 
 def find_approval(store: ByteStore, trusted_approvers: Path, kind: ApprovalKind, subject: str) -> SignedApproval | None:
     """The oldest approval of this very subject whose signature holds, or None. Forged and damaged records are passed over."""
     valid = []
-    for key in store.list(f"{_PREFIX}/{kind}/{subject}/"):
+    for key in store.list(f"{PREFIX}/{kind}/{subject}/"):
         try:
             signed = SignedApproval.model_validate_json(store.read(key))
             verify(_signed_bytes(signed.approval), signed.signature, trusted_approvers)
@@ -78,30 +100,88 @@ def find_approval(store: ByteStore, trusted_approvers: Path, kind: ApprovalKind,
     return min(valid, key=lambda signed: signed.approval.created, default=None)
 
 
-def require_unchanged(store: ByteStore, trusted_approvers: Path, kind: ApprovalKind, subject: dict[str, Any], what: str) -> str:
-    """Let the first value pass and be remembered; let another pass only with an approval (R198). Returns the subject's digest.
+def in_words(signed: SignedApproval) -> str:
+    """Who approved, when, why, and with which key."""
+    approval = signed.approval
+    return f"{approval.approver} on {approval.created:%Y-%m-%d %H:%M} UTC: {approval.reason} (key {signed.signature.key_id})"
+
+
+def find_acceptance(store: ByteStore, trusted_approvers: Path, kind: ApprovalKind, subject: str) -> Acceptance | None:
+    """Why a state of the settings may be used, or None: it is neither the first one nor approved."""
+    try:
+        baseline = store.read_json(_baseline(kind))
+    except FileNotFoundError:
+        baseline = None
+    if baseline is not None and subject == baseline.get("first", baseline["accepted"]):
+        return Acceptance(subject, None)
+    approval = find_approval(store, trusted_approvers, kind, subject)
+    return None if approval is None else Acceptance(subject, approval)
+
+
+def require_unchanged(store: ByteStore, trusted_approvers: Path, kind: ApprovalKind, subject: dict[str, Any], what: str) -> Acceptance:
+    """Let the first value pass and be remembered; let another pass only with an approval (R198).
+
+    Going back to the first value, or to one that was approved, needs no new approval. Withdrawing an approver's key withdraws what it
+    approved. Every value that was asked for is kept under its digest, so that an auditor can read what was approved.
 
     Raises:
-        ApprovalRequiredError: the subject differs from the last accepted one and nobody approved it.
+        ApprovalRequiredError: the subject was neither the first one nor approved; the message names what changed since the last
+            accepted one.
     """
     digest = digest_of(subject)
-    baseline = f"{_PREFIX}/baselines/{kind}.json"
-    try:
-        store.create(baseline, canonical_json({"accepted": digest, "subject": subject}))
-    except AlreadyExistsError:
-        accepted = store.read_json(baseline)
-        if accepted["accepted"] != digest:
-            if find_approval(store, trusted_approvers, kind, digest) is None:
-                changes = _differences(accepted["subject"], subject)
-                raise ApprovalRequiredError(kind, digest, f"{what} changed: {changes}.") from None
-            store.write(baseline, canonical_json({"accepted": digest, "subject": subject}))
-    return digest
+    record = canonical_json({"accepted": digest, "subject": subject, "first": digest})
+    _create(store, subject_key(kind, digest), canonical_json(subject))
+    if _create(store, _baseline(kind), record):
+        return Acceptance(digest, None)
+    last = store.read_json(_baseline(kind))
+    accepted = find_acceptance(store, trusted_approvers, kind, digest)
+    if accepted is None:
+        changes = _differences(last["subject"], subject)
+        change = f"changed: {changes}." if changes else f"did not change, but no key in {trusted_approvers} stands behind its approval."
+        raise ApprovalRequiredError(kind, digest, f"{what} {change}")
+    if last["accepted"] != digest:  # only to say, at the next change, what it differs from
+        store.write_json(_baseline(kind), {"accepted": digest, "subject": subject, "first": last.get("first", last["accepted"])})
+    return accepted
+
+
+def subject_key(kind: ApprovalKind, digest: str) -> str:
+    """Where the store keeps the settings that a digest stands for."""
+    return f"{PREFIX}/subjects/{kind}/{digest}.json"
 
 
 def _signed_bytes(approval: Approval) -> bytes:
     return canonical_json(approval.model_dump(mode="json"))
 
 
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return ", ".join(f"{key} from {before.get(key)!r} to {after.get(key)!r}" for key in keys)
+def _baseline(kind: ApprovalKind) -> str:
+    return f"{PREFIX}/baselines/{kind}.json"
+
+
+def _create(store: ByteStore, key: str, data: bytes) -> bool:
+    """Whether the key was free and is taken now."""
+    try:
+        store.create(key, data)
+    except AlreadyExistsError:
+        return False
+    return True
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Each value that differs, by its dotted name."""
+    old, new = _leaves(before), _leaves(after)
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key, _UNSET) != new.get(key, _UNSET))
+    return ", ".join(f"{key} from {_shown(old, key)} to {_shown(new, key)}" for key in keys)
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{above}{key}.")
+        else:
+            found[above + key] = value
+    return found
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    return repr(leaves[key]) if key in leaves else _UNSET

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict
 
 from pipeline_project.digests import sha256_bytes
+
+_OWNER = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 
 
 class Signature(BaseModel):
@@ -30,6 +33,17 @@ class UntrustedError(ValueError):
 def key_id(public: Ed25519PublicKey) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of the raw public key."""
     return sha256_bytes(public.public_bytes_raw())[:16]
+
+
+def key_file(folder: Path, owner: str) -> Path:
+    """Where the private key of a person or service lies in a folder of keys.
+
+    Raises:
+        ValueError: the name is not one that may name a file.
+    """
+    if not _OWNER.fullmatch(owner):
+        raise ValueError(f"{owner[:80]!r} is not a name of a key: it may have lower-case letters, digits and dashes, at most 48.")
+    return folder / f"{owner}.pem"
 
 
 def load_or_create_key(path: Path, trusted_folder: Path | None = None) -> Ed25519PrivateKey:

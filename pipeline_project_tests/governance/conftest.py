@@ -4,20 +4,43 @@ import io
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline_project.contracts import DatasetVersion, DesiredState, GateResult, GateVerdict, Measurement, PackageManifest, Route
+from pipeline_project.contracts import (
+    DatasetVersion,
+    DesiredState,
+    GateResult,
+    GateVerdict,
+    ManifestRow,
+    Measurement,
+    PackageManifest,
+    Route,
+    SplitRow,
+)
 from pipeline_project.digests import canonical_json, sha256_bytes
+from pipeline_project.evaluation.gates import compliance_settings
+from pipeline_project.ingest.sources import source_identity
 from pipeline_project.packaging.package import file_digests, sign_package
 from pipeline_project.settings import load_settings
 from pipeline_project.stage import StageContext
 from pipeline_project.storage import Artifact
-from pipeline_project.trust.approvals import record_approval
+from pipeline_project.tables import records_to_parquet
+from pipeline_project.training.artifact import architecture_of
+from pipeline_project.trust.approvals import ApprovalKind, record_approval, require_unchanged
 from pipeline_project.trust.signing import load_or_create_key
 
 CLASSES = ["electronics", "clothing", "home", "books", "toys"]
+
+
+DAY, OTHER_DAY = "2026-11-02", "2026-11-03"
+
+
+def image_id(name: str) -> str:
+    """The id of a made-up image: the digest of what stands for its bytes."""
+    return sha256_bytes(name.encode())
 
 
 @dataclass
@@ -28,37 +51,39 @@ class Release:
 
     def build(self, *, passed: bool = True, approve: bool = True, seed: int = 0) -> str:
         artifacts, settings = self.context.artifacts, self.context.settings
-        day = "2026-11-02"
-        inventory = artifacts.publish("raw_images", {"inventory.json": b"[]"}, partition=day)
-        manifest = artifacts.publish(
-            "validated_manifest", {"manifest.parquet": b"rows"}, partition=day, info={"inventory": inventory.digest}
-        )
+        manifest, pack = self.take_in(DAY, ["a", "b", "c", "d"])
         version = DatasetVersion(
-            days={day: manifest.digest},
-            packs={day: "2" * 64},
-            features={day: "3" * 64},
+            days={DAY: manifest.digest},
+            packs={DAY: pack.digest},
+            features={DAY: "3" * 64},
             left_out_days={"2026-11-03": "reject rate 0.20"},
-            left_out_images={},
+            left_out_images={image_id("d"): "it would join two splits"},
             parent=None,
             classes=CLASSES,
             counts={split: dict.fromkeys(CLASSES, 10) for split in ("train", "validation", "test")},
             largest_group=1,
         )
-        payload = {"splits.parquet": b"splits", "dataset.json": canonical_json(version.model_dump(mode="json"))}
-        dataset = artifacts.publish("dataset_splits", payload)
+        rows = [
+            SplitRow(image_id=image_id(name), day=DAY, pack_row=row, class_index=row, group=image_id(name), split=split)  # type: ignore[arg-type]
+            for row, (name, split) in enumerate((("a", "train"), ("b", "test"), ("c", "validation")))
+        ]
+        payload = {"splits.parquet": records_to_parquet(rows, SplitRow), "dataset.json": canonical_json(version.model_dump(mode="json"))}
+        dataset = self.publish("dataset_splits", payload)
         chosen = {"learning_rate": 0.003, "batch_size": 32, "dropout": 0.2}
-        tuned = artifacts.publish("tuned_hyperparameters", {"hyperparameters.json": canonical_json(chosen)})
+        tuned = self.publish("tuned_hyperparameters", {"hyperparameters.json": canonical_json(chosen)})
         weights = f"weights {seed}".encode()
-        trained = artifacts.publish(
+        model = settings.model.model_dump(mode="json")
+        self.accept("model_architecture_changes", architecture_of(model, len(CLASSES)))
+        trained = self.publish(
             "trained_model",
-            {"weights.safetensors": weights, "training.json": b"{}"},
+            {"weights.safetensors": weights, "training.json": canonical_json({"model": model, "classes": CLASSES})},
             info={"dataset": dataset.digest, "tuned_hyperparameters": tuned.digest, "mlflow_run_id": "run-1", "git_commit": "c0ffee"},
         )
         package = self._package(seed, dataset, trained, sha256_bytes(weights))
         scores = {"accuracy": {"value": 0.91, "low": 0.88, "high": 0.94, "size": 150}, "classes": {}}
         report = {"images": 150, "package": package.digest, "dataset": dataset.digest, "performance": scores}
-        evaluation = artifacts.publish("evaluation_report", {"evaluation.json": canonical_json(report)}, info={"package": package.digest})
-        load_test = artifacts.publish(
+        evaluation = self.publish("evaluation_report", {"evaluation.json": canonical_json(report)}, info={"package": package.digest})
+        load_test = self.publish(
             "load_test_report", {"load_test.json": b"{}"}, info={"package": package.digest, "measurements": {"p99_ms": 40}}
         )
         number = Measurement(name="accuracy", value=0.91, threshold=0.85, comparison=">=", passed=passed)
@@ -68,23 +93,53 @@ class Release:
             dataset=dataset.digest,
             evaluation=evaluation.digest,
             load_test=load_test.digest,
-            gate_settings="4" * 64,
+            gate_settings=self.accept("compliance_configuration_changes", compliance_settings(settings)),
             gates=[GateResult(gate="model_performance_meets_threshold", passed=passed, evidence=evaluation.digest, measurements=[number])],
         )
-        gate = artifacts.publish(
+        gate = self.publish(
             "release_gate", {"verdict.json": canonical_json(verdict.model_dump(mode="json"))}, info={"package": package.digest}
         )
-        artifacts.publish(
+        registered = self.publish(
             "registered_model",
             {"model.json": canonical_json({"package": package.digest})},
-            info={"package": package.digest, "model_version": "3"},
+            info={"package": package.digest, "model_name": "products", "model_version": "3", "mlflow_run_id": "run-1"},
         )
         if approve:
             self.approve(package.digest)
-        named = (inventory, manifest, dataset, tuned, trained, package, evaluation, load_test, gate)
+        inventory = artifacts.latest("raw_images", DAY)
+        named = (inventory, manifest, pack, dataset, tuned, trained, package, evaluation, load_test, gate, registered)
         self.made = {artifact.name: artifact for artifact in named}
         assert settings.profile == "laptop"
         return package.digest
+
+    def publish(self, name: str, payload: dict[str, bytes], **more: Any) -> Artifact:
+        """As a Dagster run of its own would."""
+        self.context.artifacts.run = f"run-of-{name}"
+        artifact = self.context.artifacts.publish(name, payload, **more)
+        self.context.artifacts.run = None
+        return artifact
+
+    def accept(self, kind: ApprovalKind, subject: dict[str, Any]) -> str:
+        return require_unchanged(self.context.artifacts.bytes, self.context.settings.trusted_approvers, kind, subject, "it").subject
+
+    def take_in(self, day: str, names: list[str]) -> tuple[Artifact, Artifact]:
+        """A day's inventory, manifest and pack; the images have the classes in order."""
+        source = self.accept("data_source_modifications", source_identity(self.context.settings))
+        keys = {name: f"{day}/images/{name}.jpg" for name in names}
+        listing = {"objects": [{"key": key, "size": 1, "etag": f"etag-{name}"} for name, key in keys.items()]}
+        inventory = self.publish("raw_images", {"inventory.json": canonical_json(listing)}, partition=day, info={"source": source})
+        rows = [
+            ManifestRow(
+                image_id=image_id(name), key=keys[name], label=label, width=9, height=9, mode="RGB", format="JPEG", size=1,
+                perceptual_hash="0" * 16, attributes={},
+            )
+            for name, label in zip(names, CLASSES, strict=False)
+        ]  # fmt: skip
+        table = {"manifest.parquet": records_to_parquet(rows, ManifestRow)}
+        manifest = self.publish("validated_manifest", table, partition=day, info={"inventory": inventory.digest})
+        ids = {"manifest": manifest.digest, "size": 48, "image_ids": [image_id(name) for name in names]}
+        pack = self.publish("image_pack", {"rows.json": canonical_json(ids), "pixels.npy": b"pixels"}, partition=day)
+        return manifest, pack
 
     def approve(self, digest: str) -> None:
         settings = self.context.settings
@@ -122,10 +177,16 @@ class Release:
             weights=weights,
             files=file_digests(files),
         )
-        package = self.context.artifacts.publish(
+        package = self.publish(
             "model_package",
             {**files, "package.json": manifest.model_dump_json().encode()},
-            info={"trained_model": trained.digest, "dataset": dataset.digest, "git_commit": "c0ffee", "parity": {}},
+            info={
+                "trained_model": trained.digest,
+                "dataset": dataset.digest,
+                "git_commit": "c0ffee",
+                "mlflow_run_id": "run-1",
+                "parity": {},
+            },
         )
         settings = self.context.settings
         sign_package(package, load_or_create_key(settings.signing_key, settings.trusted_signers))

@@ -25,6 +25,9 @@ def test_an_intact_chain_is_told_in_full(release):
     assert dossier["package"]["signer"] == "package-signer" and dossier["model"]["hyperparameters"]["batch_size"] == 32
     assert dossier["registration"]["model_version"] == "3" and dossier["approvals"][0]["approver"] == "Ada"
     assert dossier["ledger"]["entries"] == 1
+    rows = {row["link"]: row for row in result.metadata["links"].rows}
+    for link, asset in (("verdict of the gates", "release_gate"), ("inventory of 2026-11-02", "raw_images")):
+        assert (rows[link]["digest"], rows[link]["run"]) == (release.made[asset].digest, f"run-of-{asset}")
     text = result.artifact.read("dossier.md").decode()
     assert "1. [Summary](#summary)" in text and "0.9100 (0.8800-0.9400)" in text and "2026-11-03 | reject rate 0.20" in text
     assert "gates \\| passed &lt;b>" in text

@@ -3,13 +3,23 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline_project.digests import digest_of
 from pipeline_project.storage import FolderStore
-from pipeline_project.trust.approvals import ApprovalRequiredError, find_approval, record_approval, require_unchanged
+from pipeline_project.trust.approvals import (
+    Acceptance,
+    ApprovalRequiredError,
+    find_acceptance,
+    find_approval,
+    record_approval,
+    require_unchanged,
+    subject_key,
+)
 from pipeline_project.trust.signing import load_or_create_key
 
 SUBJECT, OTHER = "a" * 64, "b" * 64
@@ -89,31 +99,90 @@ def test_incomplete_approval_is_refused(store: FolderStore, key: Ed25519PrivateK
     assert store.list("") == []
 
 
+SOURCE = "data_source_modifications"
+
+
 def test_first_value_is_accepted_and_remembered(store: FolderStore, trust: Path) -> None:
     first = {"source": "one", "classes": ["a", "b"]}
-    assert require_unchanged(store, trust, "data_source_modifications", first, "The data source") == digest_of(first)
-    assert require_unchanged(store, trust, "data_source_modifications", dict(reversed(first.items())), "The data source") == digest_of(
-        first
-    )
+    accepted = require_unchanged(store, trust, SOURCE, first, "The data source")
+    assert accepted == Acceptance(digest_of(first), None)
+    assert accepted.metadata == {"accepted_settings": digest_of(first), "accepted_by": "the first value, accepted without a person"}
+    assert require_unchanged(store, trust, SOURCE, dict(reversed(first.items())), "The data source") == accepted
+    assert find_acceptance(store, trust, SOURCE, digest_of(first)) == accepted
+    assert find_acceptance(store, trust, SOURCE, OTHER) is None
+    assert find_acceptance(store, trust, KIND, digest_of(first)) is None
+
+
+def refusal(store: FolderStore, trust: Path, subject: dict[str, Any]) -> ApprovalRequiredError:
+    with pytest.raises(ApprovalRequiredError) as caught:
+        require_unchanged(store, trust, SOURCE, subject, "The data source")
+    return caught.value
 
 
 def test_changed_value_waits_for_exactly_the_approval_it_asks_for(store: FolderStore, trust: Path, key: Ed25519PrivateKey) -> None:
-    kind = "data_source_modifications"
     first, second = {"source": "one", "format": "x"}, {"source": "two", "format": "x"}
-    require_unchanged(store, trust, kind, first, "The data source")
-    with pytest.raises(ApprovalRequiredError) as caught:
-        require_unchanged(store, trust, kind, second, "The data source")
-    message = str(caught.value)
+    require_unchanged(store, trust, SOURCE, first, "The data source")
+    refused = refusal(store, trust, second)
+    message = str(refused)
     assert "The data source changed: source from 'one' to 'two'." in message
     assert "format" not in message
     command = re.search(r'^ *pipeline approve (\S+) ([0-9a-f]{64}) --approver NAME --reason "why"$', message, re.MULTILINE)
     assert command is not None
-    assert command.groups() == (kind, digest_of(second)) == (caught.value.kind, caught.value.subject)
+    assert command.groups() == (SOURCE, digest_of(second)) == (refused.kind, refused.subject)
+    assert json.loads(store.read(subject_key(SOURCE, refused.subject))) == second, "an auditor can read what is to be approved"
 
-    record_approval(store, key, "model_architecture_changes", command.group(2), approver="Anna", reason="of another kind")
-    with pytest.raises(ApprovalRequiredError):
-        require_unchanged(store, trust, kind, second, "The data source")
-    record_approval(store, key, kind, command.group(2), approver="Anna", reason="moved")
-    assert require_unchanged(store, trust, kind, second, "The data source") == digest_of(second)
-    with pytest.raises(ApprovalRequiredError, match="from 'two' to 'one'"):
-        require_unchanged(store, trust, kind, first, "The data source")
+    record_approval(store, key, "model_architecture_changes", refused.subject, approver="Anna", reason="of another kind")
+    refusal(store, trust, second)
+    given = record_approval(store, key, SOURCE, refused.subject, approver="Anna", reason="moved")
+    accepted = require_unchanged(store, trust, SOURCE, second, "The data source")
+    assert accepted == Acceptance(digest_of(second), given)
+    assert accepted.metadata["accepted_by"].startswith("Anna on ")
+    assert f"moved (key {given.signature.key_id})" in accepted.metadata["accepted_by"]
+
+
+def test_the_refusal_names_the_job_with_a_configuration_that_can_be_pasted(store: FolderStore, trust: Path) -> None:
+    require_unchanged(store, trust, SOURCE, {"source": "one"}, "The data source")
+    refused = refusal(store, trust, {"source": "two"})
+    [pasted] = [yaml.safe_load(line) for line in str(refused).splitlines() if line.strip().startswith("ops:")]
+    config = {"kind": SOURCE, "subject": refused.subject, "approver": "NAME", "reason": "why"}
+    assert pasted == {"ops": {"sign_approval": {"config": config}}}
+
+
+def test_what_was_accepted_may_be_returned_to(store: FolderStore, trust: Path, key: Ed25519PrivateKey) -> None:
+    """An approval says that a state is acceptable: there and back needs one, and a third state needs its own."""
+    first, second, third = ({"source": name} for name in ("one", "two", "three"))
+    require_unchanged(store, trust, SOURCE, first, "The data source")
+    record_approval(store, key, SOURCE, refusal(store, trust, second).subject, approver="Anna", reason="moved")
+    for subject in (second, first, second, first, second):
+        assert require_unchanged(store, trust, SOURCE, subject, "The data source").subject == digest_of(subject)
+    assert "source from 'two' to 'three'" in str(refusal(store, trust, third)), "it differs from the last accepted one, not from the first"
+    assert "source from 'two' to 'three'" in str(refusal(store, trust, third)), "being asked is not being accepted"
+
+
+def test_withdrawing_a_key_withdraws_what_it_approved(store: FolderStore, trust: Path, key: Ed25519PrivateKey) -> None:
+    first, second = {"source": "one"}, {"source": "two"}
+    require_unchanged(store, trust, SOURCE, first, "The data source")
+    record_approval(store, key, SOURCE, refusal(store, trust, second).subject, approver="Anna", reason="moved")
+    require_unchanged(store, trust, SOURCE, second, "The data source")
+    for file in trust.iterdir():
+        file.unlink()
+    assert f"The data source did not change, but no key in {trust} stands behind its approval." in str(refusal(store, trust, second))
+    assert require_unchanged(store, trust, SOURCE, first, "The data source").approval is None, "the first one needs no key"
+
+
+def test_only_the_nested_values_that_differ_are_named(store: FolderStore, trust: Path) -> None:
+    before = {"gates": {"mode": "point", "accuracy": 0.85}, "data": {"slice_columns": ["region"], "old": None}}
+    after = {"gates": {"mode": "point", "accuracy": 0.5}, "data": {"slice_columns": [], "new": {"deep": 1}}}
+    require_unchanged(store, trust, SOURCE, before, "What decides")
+    expected = (
+        "changed: data.new.deep from not set to 1, data.old from None to not set, data.slice_columns from ['region'] to [], "
+        "gates.accuracy from 0.85 to 0.5."
+    )
+    assert expected in str(refusal(store, trust, after))
+
+
+def test_an_acceptance_recorded_before_the_first_one_was_kept_still_counts(store: FolderStore, trust: Path) -> None:
+    subject = {"source": "one"}
+    store.write_json(f"artifacts/approvals/baselines/{SOURCE}.json", {"accepted": digest_of(subject), "subject": subject})
+    assert require_unchanged(store, trust, SOURCE, subject, "The data source").subject == digest_of(subject)
+    assert "from 'one' to 'two'" in str(refusal(store, trust, {"source": "two"}))
