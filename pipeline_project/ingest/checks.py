@@ -1,11 +1,13 @@
 """Checks of the ingest assets: over what was published, so each can be run alone."""
 
+import math
 from datetime import date
+from typing import Any
 
 import numpy as np
 
 from pipeline_project.imaging import FEATURE_NAMES
-from pipeline_project.settings import Settings
+from pipeline_project.ingest.inventory_checks import inventory_outcomes
 from pipeline_project.stage import CheckOutcome, StageContext, Table
 from pipeline_project.storage import Artifact
 from pipeline_project.tables import parquet_to_frame
@@ -17,46 +19,7 @@ _CHI_SQUARED_9_99 = 21.67  # the 99% quantile
 def check_raw_images(context: StageContext, day: date) -> list[CheckOutcome]:
     """file_format, labels_schema and missing_values of a day's inventory."""
     listing = context.artifacts.latest("raw_images", day.isoformat()).json("inventory.json")
-    settings = context.settings
-    return [_file_format(listing, settings), _labels_schema(listing, settings), _missing_values(listing, settings)]
-
-
-def _file_format(listing: dict, settings: Settings) -> CheckOutcome:  # type: ignore[type-arg]
-    announced = listing["announced_formats"]
-    strange = sorted(key for key, name in announced.items() if name not in settings.ingest.formats)
-    rate, limit = len(strange) / max(1, len(announced)), settings.ingest.max_reject_rate
-    detail = f"{len(strange)} of {len(announced)} objects are not announced as {', '.join(settings.ingest.formats)} by their first bytes"
-    if rate > limit:
-        detail += f"; at most {limit:.1%} may be. Remove them from the source, or extend ingest.formats"
-    return CheckOutcome("file_format", rate <= limit, f"{detail}.", {"rate": round(rate, 4), "examples": strange[:20]})
-
-
-def _labels_schema(listing: dict, settings: Settings) -> CheckOutcome:  # type: ignore[type-arg]
-    problems = [f"{p['file']}: {p['detail']}" for p in listing["problems"]]
-    if listing["objects"] and not listing["label_files"]:
-        problems.append(f"no {settings.data.labels_file} beside the images of {listing['day']}. Add one with columns image,label.")
-    outside = listing["outside_domain"]
-    limit = settings.ingest.max_reject_rate * max(1, len(listing["labels"]))
-    if sum(outside.values()) > limit:
-        names = ", ".join(f"{label!r} ({count})" for label, count in list(outside.items())[:10])
-        problems.append(f"labels outside data.classes: {names}. Correct the labels, or add the classes.")
-    detail = " ".join(problems) or f"{len(listing['labels'])} rows of {len(listing['label_files'])} label files fit the schema."
-    return CheckOutcome("labels_schema", not problems, detail, {"outside_domain": outside, "conflicting": listing["conflicting"][:20]})
-
-
-def _missing_values(listing: dict, settings: Settings) -> CheckOutcome:  # type: ignore[type-arg]
-    objects, unlabelled, orphans = listing["objects"], listing["unlabelled"], listing["without_image"]
-    rate = max(len(unlabelled) / max(1, len(objects)), len(orphans) / max(1, len(listing["labels"])))
-    limit = settings.ingest.max_missing_label_rate
-    detail = f"{len(unlabelled)} of {len(objects)} images lack a label; {len(orphans)} label rows name no image"
-    if rate > limit:
-        detail += f"; at most {limit:.1%} may. Complete {settings.data.labels_file}, then materialize the day again"
-    return CheckOutcome(
-        "missing_values",
-        rate <= limit,
-        f"{detail}.",
-        {"unlabelled": unlabelled[:20], "without_image": orphans[:20], "rate": round(rate, 4)},
-    )
+    return inventory_outcomes(listing, context.settings)
 
 
 def check_manifest(context: StageContext, day: date) -> list[CheckOutcome]:
@@ -80,17 +43,21 @@ def check_manifest(context: StageContext, day: date) -> list[CheckOutcome]:
         CheckOutcome(
             "reject_rate",
             verdict["reject_rate"] <= limit,
-            f"{verdict['rejected']} of {verdict['objects']} images rejected; the limit is {limit:.1%}.",
+            _reject_words(verdict, rejects, limit),
             {"reject_rate": verdict["reject_rate"], "reasons": {str(k): int(v) for k, v in rejects["code"].value_counts().items()}},
         ),
         CheckOutcome(
             "label_domain",
             not outside and not refused,
-            f"{refused} images were refused for a label outside data.classes.",
+            f"{refused} images were refused for a label outside data.classes{_first_reject(rejects, 'outside_domain')}.",
             {"refused": refused, "outside": outside},
         ),
         CheckOutcome(
-            "duplicates", copies.empty, f"{len(copies)} exact copies inside the day; one of each is kept.", {"copies": len(copies)}
+            "duplicates",
+            copies.empty,
+            f"{len(copies)} exact copies inside the day; one of each is kept, none where their labels differ"
+            f"{_first_reject(rejects, 'conflicting_copy') or _first_reject(rejects, 'duplicate')}.",
+            {"copies": len(copies)},
         ),
         CheckOutcome(
             "personal_data",
@@ -100,6 +67,26 @@ def check_manifest(context: StageContext, day: date) -> list[CheckOutcome]:
         ),
         _day_drift(context, manifest, day),
     ]
+
+
+def _reject_words(verdict: dict[str, Any], rejects: Any, limit: float) -> str:
+    """How many, for which reasons, the first of them, and what to do where there are too many."""
+    if not verdict["objects"]:
+        return f"no images arrived on {verdict['day']}; the day is left out of training."
+    words = f"{verdict['rejected']} of {verdict['objects']} images rejected"
+    counted = rejects[rejects["code"] != "duplicate"]
+    if len(counted):
+        reasons = ", ".join(f"{count} {code}" for code, count in counted["code"].value_counts().items())
+        words += f" ({reasons}; the first is {counted['key'].iloc[0]}: {counted['detail'].iloc[0]})"
+    words += f"; the limit is {limit:.1%}."
+    if verdict["reject_rate"] > limit:
+        words += " Replace or remove them in the source, then materialize the day again; their bytes are kept in quarantine."
+    return words
+
+
+def _first_reject(rejects: Any, code: str) -> str:
+    found = rejects[rejects["code"] == code]
+    return f" (first {found['key'].iloc[0]}: {found['detail'].iloc[0]})" if len(found) else ""
 
 
 def _day_drift(context: StageContext, manifest: Artifact, day: date) -> CheckOutcome:
@@ -135,10 +122,15 @@ def check_features(context: StageContext, day: date) -> list[CheckOutcome]:
     frame = parquet_to_frame(context.artifacts.latest("image_features", day.isoformat()).read("features.parquet")).astype(
         dict.fromkeys(FEATURE_NAMES, float)
     )
-    low = dict.fromkeys(FEATURE_NAMES, 0.0) | {"aspect": -8.0}
-    high = dict.fromkeys(FEATURE_NAMES, 1.0) | {"entropy": 6.0, "aspect": 8.0, "sharpness": 4.0}
+    ingest = context.settings.ingest
+    longest = math.log2(max(2, ingest.max_pixels / ingest.min_side**2))  # of all images that ingest accepts
+    low = dict.fromkeys(FEATURE_NAMES, 0.0) | {"aspect": -longest}
+    high = dict.fromkeys(FEATURE_NAMES, 1.0) | {"entropy": 6.0, "aspect": longest, "sharpness": 4.0}
     bad = [name for name in FEATURE_NAMES if not np.isfinite(frame[name]).all() or not frame[name].between(low[name], high[name]).all()]
-    detail = f"out of range: {', '.join(bad)}. The day's pack is damaged; materialize it again." if bad else "all values are in range."
+    detail = f"all values of {len(frame)} images are in range."
+    if bad:
+        told = ", ".join(f"{n} ({frame[n].min():.4g} to {frame[n].max():.4g}; allowed {low[n]:.4g} to {high[n]:.4g})" for n in bad)
+        detail = f"{day}: out of range: {told}. Materialize image_pack and image_features of the day again; look at its contact sheet."
     rows = [{"feature": name, "min": float(frame[name].min()), "max": float(frame[name].max())} for name in FEATURE_NAMES if len(frame)]
     return [CheckOutcome("ranges", not bad, detail, {"ranges": Table(rows)})]
 

@@ -24,7 +24,8 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
         SourceError: the source cannot be read, or holds objects before data.start_date.
     """
     settings, store = context.settings, context.artifacts.bytes
-    require_unchanged(store, settings.trusted_approvers, "data_source_modifications", source_identity(settings), "The data source")
+    identity = source_identity(settings)
+    accepted = require_unchanged(store, settings.trusted_approvers, "data_source_modifications", identity, "The data source")
     source = open_source(settings)
     arrived = objects_of_day(source, store, settings, day)
     images = arrived.images
@@ -50,9 +51,12 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
     }
     fingerprint = day_fingerprint({o.key: (o.size, o.etag) for o in images}, {o.key: (o.size, o.etag) for o in arrived.label_files})
     artifact = context.artifacts.publish(
-        "raw_images", {"inventory.json": canonical_json(inventory)}, partition=day.isoformat(), info={"fingerprint": fingerprint}
+        "raw_images",
+        {"inventory.json": canonical_json(inventory)},
+        partition=day.isoformat(),
+        info={"fingerprint": fingerprint, "source": accepted.subject},
     )
-    return StepResult(artifact, _metadata(inventory, images, rows))
+    return StepResult(artifact, {**_metadata(inventory, images, rows), "source": settings.data.source, **accepted.metadata})
 
 
 def _sniff(source: Source, images: list[SourceObject]) -> dict[str, str | None]:

@@ -1,18 +1,26 @@
 """labels.csv: read as text, every defect kept as a problem with a code, none raised, so that a check can show all of them."""
 
+import csv
+import difflib
 import io
-import warnings
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline_project.contracts import LabelRow
 from pipeline_project.settings.tree import DataSettings
 
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SHOWN = 5
+
 
 @dataclass(frozen=True)
 class LabelProblem:
-    """One defect of a label file. `code` is stable: not_utf8, not_csv, missing_column, outside_source."""
+    """One defect of a label file: where, why and the next step in `detail`.
+
+    `code` is stable: empty, not_utf8, not_csv, missing_column, duplicate_column, outside_source.
+    """
 
     file: str
     code: str
@@ -24,39 +32,25 @@ def parse_labels(file: str, data: bytes, settings: DataSettings) -> tuple[list[L
 
     Args:
         file: the file's key; image paths in it are relative to its folder.
-        data: its bytes, UTF-8 CSV with a header.
+        data: its bytes, UTF-8 CSV with a header. Blank lines and a comma at the end of each line are harmless.
 
     Returns:
-        rows (labels stripped; a blank label is None), and what was wrong.
+        rows (values stripped; a blank label is None), and what was wrong. A file that cannot be read as a whole gives no rows.
     """
-    import pandas as pd
-
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return [], [LabelProblem(file, "not_utf8", f"byte {error.start} is not UTF-8. Save the file as UTF-8.")]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a comma at the end of every row is harmless
-            frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        return [], [LabelProblem(file, "not_csv", f"{error}. The first line must name the columns, separated by commas.")]
-    frame.columns = frame.columns.str.strip()
-    missing = [c for c in (settings.image_column, settings.label_column) if c not in frame.columns]
-    if missing:
-        detail = f"no column {', '.join(missing)}; there are {', '.join(frame.columns)}. Rename a column, or set data.image_column."
-        return [], [LabelProblem(file, "missing_column", detail)]
-    rows, problems = [], []
-    others = [c for c in frame.columns if c not in (settings.image_column, settings.label_column)]
-    for record in frame.to_dict("records"):
-        image = _resolve(PurePosixPath(file).parent, str(record[settings.image_column]).strip())
-        if image is None:
-            problems.append(
-                LabelProblem(file, "outside_source", f"{record[settings.image_column]!r} leaves the source. Use a path below it.")
-            )
-            continue
-        label = str(record[settings.label_column]).strip()
-        rows.append(LabelRow(image=image, label=label or None, attributes={str(c): str(record[c]).strip() for c in others}))
+        header, lines = _read(data)
+        _check_header(header, settings)
+        rows, problems = [], []
+        image_at, label_at = header.index(settings.image_column), header.index(settings.label_column)
+        others = [(at, name) for at, name in enumerate(header) if at not in (image_at, label_at) and name]
+        for number, values in lines:
+            image, why = _resolve(PurePosixPath(file).parent, values[image_at])
+            if image is None:
+                problems.append(LabelProblem(file, "outside_source", f"line {number}: '{values[image_at]}' {why}"))
+                continue
+            rows.append(LabelRow(image=image, label=values[label_at] or None, attributes={name: values[at] for at, name in others}))
+    except _UnreadableError as error:
+        return [], [LabelProblem(file, error.code, str(error))]
     return rows, problems
 
 
@@ -71,16 +65,132 @@ def conflicting_images(rows: Iterable[LabelRow]) -> set[str]:
     return conflicting
 
 
-def _resolve(folder: PurePosixPath, path: str) -> str | None:
-    """The key of a path relative to a folder, or None when it leaves the source."""
-    if not path or path.startswith("/") or "\\" in path or "\0" in path:
-        return None
+def close_class(label: str, classes: Sequence[str]) -> str | None:
+    """The class that a label was probably meant to be: the same but for upper and lower case, spaces and accents' coding, or much alike."""
+    folded = {_fold(name): name for name in classes}
+    same = folded.get(_fold(label))
+    if same is not None:
+        return same
+    found = difflib.get_close_matches(_fold(label), folded, n=1, cutoff=0.75)
+    return folded[found[0]] if found else None
+
+
+def same_but_for_case(one: str, other: str) -> bool:
+    """Whether two labels differ only in upper and lower case, spaces and Unicode form."""
+    return _fold(one) == _fold(other)
+
+
+def close_key(key: str, keys: Collection[str]) -> tuple[str, str] | None:
+    """The object that a row was probably meant for, and how the two names differ."""
+    composed, folded = unicodedata.normalize("NFC", key), _fold(key)
+    for other in sorted(keys):
+        if unicodedata.normalize("NFC", other) == composed:
+            return other, "the same letters in another Unicode form (NFC or NFD)"
+        if _fold(other) == folded:
+            return other, "the same but for upper and lower case"
+        if PurePosixPath(other).stem == PurePosixPath(key).stem and PurePosixPath(other).parent == PurePosixPath(key).parent:
+            return other, "the same but for the ending"
+    return None
+
+
+def in_few_words(texts: Sequence[str], shown: int = _SHOWN) -> str:
+    """The first texts, and how many more there are."""
+    more = f" And {len(texts) - shown:,} more like these." if len(texts) > shown else ""
+    return " ".join(texts[:shown]) + more
+
+
+class _UnreadableError(ValueError):
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+def _read(data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header, and the lines below it with their numbers; each with as many values as the header, stripped."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise _UnreadableError("not_utf8", "it is UTF-16, not UTF-8. Save the file as UTF-8 (in Excel: CSV UTF-8).")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _UnreadableError("not_utf8", f"line {line}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise _UnreadableError("not_csv", f"line {line} holds a zero byte, so this is no text. Save the table as a CSV file in UTF-8.")
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    lines = _lines(reader)
+    first = next(lines, None)
+    if first is None:
+        raise _UnreadableError("empty", "the file is empty. The first line must name the columns, such as image,label.")
+    header = first[1]
+    return header, _fitting(lines, len(header))
+
+
+def _lines(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    """Lines that hold something, numbered as an editor numbers them (the first line of a value that spans several)."""
+    while True:
+        number: int = reader.line_num + 1  # type: ignore[attr-defined]
+        try:
+            values = [value.strip() for value in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "end of data" in str(error):
+                why = 'a double quote opens and is never closed. Close it, or write two (""), if it belongs to the text'
+            elif "field limit" in str(error):
+                why = "a value is longer than 131,072 characters: a double quote is probably missing. Mend the quotes"
+            else:
+                why = 'a double quote stands in the middle of a value. Put the whole value into double quotes, and write "" inside it'
+            raise _UnreadableError("not_csv", f"line {number}: {why}.") from None
+        if any(values):
+            yield number, values
+
+
+def _fitting(lines: Iterator[tuple[int, list[str]]], columns: int) -> Iterator[tuple[int, list[str]]]:
+    for number, values in lines:
+        if any(values[columns:]):
+            raise _UnreadableError(
+                "not_csv",
+                f"line {number} has {len(values)} values for {columns} columns. Put a value that holds commas into double quotes.",
+            )
+        yield number, (values + [""] * columns)[:columns]
+
+
+def _check_header(header: list[str], settings: DataSettings) -> None:
+    wanted = {"image_column": settings.image_column, "label_column": settings.label_column}
+    missing = {setting: name for setting, name in wanted.items() if name not in header}
+    if missing:
+        other = next((word for sign, word in _OTHER_SEPARATORS.items() if len(header) == 1 and sign in header[0]), None)
+        if other:
+            hint = f"The columns are separated by {other}: save the file with commas"
+        else:
+            hint = f"Rename a column, or set {' and '.join(f'data.{setting}' for setting in missing)} to the name it has"
+        detail = f"line 1: no column {', '.join(missing.values())}; there are {', '.join(header)}. {hint}."
+        raise _UnreadableError("missing_column", detail)
+    doubled = sorted({name for name in header if name and header.count(name) > 1})
+    if doubled:
+        detail = f"line 1 names the column {', '.join(doubled)} more than once. Keep one of each, and rename or remove the others."
+        raise _UnreadableError("duplicate_column", detail)
+
+
+def _resolve(folder: PurePosixPath, path: str) -> tuple[str | None, str]:
+    """The key of a path relative to a folder, or None and why not."""
+    if not path:
+        return None, "names no image. Write its path, or remove the line."
+    if "\\" in path:
+        return None, "has backslashes. Write the path with / instead."
+    if path.startswith("/"):
+        return None, "is an absolute path. Write it relative to the folder of this file."
     parts: list[str] = [part for part in folder.parts if part != "."]
     for part in PurePosixPath(path).parts:
         if part == "..":
             if not parts:
-                return None
+                return None, "leaves the source folder. Use a path below it."
             parts.pop()
         else:
             parts.append(part)
-    return "/".join(parts) or None
+    return ("/".join(parts), "") if parts else (None, "names no image. Write its path, or remove the line.")
+
+
+def _fold(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

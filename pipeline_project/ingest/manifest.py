@@ -10,8 +10,12 @@ from typing import Any
 from pipeline_project.contracts import DayVerdict, LabelRow, ManifestRow, Reject
 from pipeline_project.digests import canonical_json, sha256_bytes
 from pipeline_project.imaging import DecodeLimits, ImageRejectedError, decode_image
+from pipeline_project.imaging.decode import DECODE_SETTINGS
+from pipeline_project.ingest.inventory_checks import inventory_outcomes
+from pipeline_project.ingest.labels import close_class, in_few_words
 from pipeline_project.ingest.privacy import mask_personal_data
 from pipeline_project.ingest.sources import Source, open_source
+from pipeline_project.reuse import reusable
 from pipeline_project.settings import Settings
 from pipeline_project.stage import StageContext, StepResult, Table
 from pipeline_project.storage import ByteStore
@@ -28,6 +32,11 @@ class _Day:
     personal_data: Counter[str] = field(default_factory=Counter)
 
 
+@reusable(
+    "validated_manifest",
+    inputs=["raw_images"],
+    settings=[*DECODE_SETTINGS, "ingest.max_reject_rate", "ingest.max_missing_label_rate", "data.classes", "data.text_columns"],
+)
 def validate_images(context: StageContext, day: date) -> StepResult:
     """Decode the day's images and join them with their labels.
 
@@ -59,6 +68,7 @@ def validate_images(context: StageContext, day: date) -> StepResult:
             "rejects": Table([r.model_dump(include={"key", "code", "detail"}) for r in done.rejects[:50]]),
             "day_may_train": verdict.passed,
             "verdict": "; ".join(verdict.reasons) or "good",
+            "inventory": inventory.digest,
         },
     )
 
@@ -69,6 +79,7 @@ def _validate(context: StageContext, source: Source, listing: dict[str, Any]) ->
     conflicting = set(listing["conflicting"])
     day = _Day()
     first_key: dict[str, ManifestRow] = {}
+    disputes: dict[str, Reject] = {}
     for key, data, found in _decoded(source, limits, [o["key"] for o in listing["objects"]], context.settings.training.threads):
         label = labels.get(key)
         image_id = sha256_bytes(data)
@@ -88,7 +99,8 @@ def _validate(context: StageContext, source: Source, listing: dict[str, Any]) ->
             reject = Reject(key=key, code=code, detail=f"the same bytes as {earlier.key}{detail}", label=label.label, image_id=image_id)
             day.rejects.append(reject)
             if not same:
-                _quarantine(context.artifacts.bytes, reject, data)
+                disputes.setdefault(image_id, reject)
+                _quarantine(context.artifacts.bytes, reject, data, earlier.key)
             continue
         attributes = _masked(label.attributes, context.settings.data.text_columns, day.personal_data)
         row = ManifestRow(image_id=image_id, key=key, label=label.label, size=len(data), attributes=attributes, **found)
@@ -96,12 +108,11 @@ def _validate(context: StageContext, source: Source, listing: dict[str, Any]) ->
         day.rows.append(row)
         if len(day.rows) % 500 == 0:
             context.log(f"{len(day.rows)} images accepted so far")
-    disputed = {r.image_id for r in day.rejects if r.code == "conflicting_copy"}
-    for row in [row for row in day.rows if row.image_id in disputed]:  # the same bytes under two labels: neither can be believed
-        day.rejects.append(
-            Reject(key=row.key, code="conflicting_copy", detail="a copy has another label", label=row.label, image_id=row.image_id)
-        )
-    day.rows = [row for row in day.rows if row.image_id not in disputed]
+    for row in [row for row in day.rows if row.image_id in disputes]:  # the same bytes under two labels: neither can be believed
+        other = disputes[row.image_id]
+        detail = f"the same bytes as {other.key}, there labelled {other.label}"
+        day.rejects.append(Reject(key=row.key, code="conflicting_copy", detail=detail, label=row.label, image_id=row.image_id))
+    day.rows = [row for row in day.rows if row.image_id not in disputes]
     return day
 
 
@@ -146,7 +157,9 @@ def _problem(
     if key in conflicting:
         return ImageRejectedError("conflicting_labels", "labelled more than once, differently")
     if label.label not in classes:
-        return ImageRejectedError("outside_domain", f"label {label.label!r} is not one of data.classes")
+        meant = close_class(label.label, classes)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        return ImageRejectedError("outside_domain", f"label {label.label!r} is not one of data.classes{hint}")
     return None
 
 
@@ -158,22 +171,32 @@ def _masked(attributes: dict[str, str], text_columns: list[str], found: Counter[
     return masked
 
 
-def _quarantine(store: ByteStore, reject: Reject, data: bytes) -> None:
-    store.write(f"{QUARANTINE}/{reject.image_id}/bytes", data)
-    store.write_json(f"{QUARANTINE}/{reject.image_id}/reason.json", reject.model_dump())
+def _quarantine(store: ByteStore, reject: Reject, data: bytes, *others: str) -> None:
+    """Keep a rejected image's bytes, once, with the reason and all keys under which they came."""
+    place = f"{QUARANTINE}/{reject.image_id}"
+    known = store.read_json(f"{place}/reason.json").get("keys", []) if store.exists(f"{place}/reason.json") else []
+    store.write(f"{place}/bytes", data)
+    store.write_json(f"{place}/reason.json", {**reject.model_dump(), "keys": sorted({reject.key, *others, *known})})
 
 
 def _judge(settings: Settings, day: date, listing: dict[str, Any], done: _Day) -> DayVerdict:
     objects = len(listing["objects"])
     rejected = sum(reject.code not in _NOT_COUNTED for reject in done.rejects)
     rate = round(rejected / objects, 6) if objects else 0.0
-    reasons = [f"{problem['file']}: {problem['detail']}" for problem in listing["problems"]]
+    problems = [f"{problem['file']}: {problem['detail']}" for problem in listing["problems"]]
+    reasons = [in_few_words(problems)] if problems else []
     if not objects:
         reasons.append("no images arrived")
     elif not listing["label_files"]:
         reasons.append(f"no {settings.data.labels_file} found")
     if rate > settings.ingest.max_reject_rate:
-        reasons.append(f"{rejected} of {objects} images rejected ({rate:.1%}); at most {settings.ingest.max_reject_rate:.1%} are allowed")
+        codes = Counter(reject.code for reject in done.rejects if reject.code not in _NOT_COUNTED)
+        told = ", ".join(f"{count} {code}" for code, count in codes.most_common())
+        limit = f"{settings.ingest.max_reject_rate:.1%}"
+        reasons.append(f"{rejected} of {objects} images rejected ({rate:.1%}: {told}); at most {limit} are allowed")
+    missing = next(outcome for outcome in inventory_outcomes(listing, settings) if outcome.name == "missing_values")
+    if not missing.passed and listing["label_files"]:
+        reasons.append(missing.detail.rstrip("."))
     return DayVerdict(
         day=day,
         passed=not reasons,

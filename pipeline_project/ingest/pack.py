@@ -1,4 +1,4 @@
-"""image_pack and image_features: the day's pixels, exactly as the server will see them, and their measurements."""
+"""image_pack: the day's pixels, exactly as the server will see them."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +7,17 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_project.digests import canonical_json
-from pipeline_project.imaging import FEATURE_NAMES, DecodeLimits, decode_image, measure, to_pixels
+from pipeline_project.digests import canonical_json, sha256_bytes
+from pipeline_project.imaging import DecodeLimits, decode_image, to_pixels
+from pipeline_project.imaging.decode import DECODE_SETTINGS
 from pipeline_project.ingest.sources import open_source
-from pipeline_project.plots import bars, contact_sheet
-from pipeline_project.stage import StageContext, StepResult, Table
-from pipeline_project.tables import frame_to_parquet, parquet_to_frame
+from pipeline_project.plots import contact_sheet
+from pipeline_project.reuse import reusable
+from pipeline_project.stage import StageContext, StepResult
+from pipeline_project.tables import parquet_to_frame
 
 
+@reusable("image_pack", inputs=["validated_manifest"], settings=[*DECODE_SETTINGS, "image.size"])
 def pack_images(context: StageContext, day: date) -> StepResult:
     """Decode and resize the accepted images of a day into one uint8 array, in the manifest's order.
 
@@ -28,12 +31,18 @@ def pack_images(context: StageContext, day: date) -> StepResult:
     source, size = open_source(context.settings), context.settings.image.size
     limits = DecodeLimits.from_settings(context.settings.ingest)
 
-    def work(key: str) -> NDArray[np.uint8]:
-        return to_pixels(decode_image(source.read(key), limits).image, size)
+    def work(key: str, image_id: str) -> NDArray[np.uint8]:
+        data = source.read(key)
+        if sha256_bytes(data) != image_id:
+            raise ValueError(
+                f"{key}: its bytes in {context.settings.data.source} changed after it was validated. "
+                f"Materialize raw_images of {day} and what follows it again."
+            )
+        return to_pixels(decode_image(data, limits).image, size)
 
     pixels = np.zeros((len(frame), size, size, 3), np.uint8)
     with ThreadPoolExecutor(context.settings.training.threads) as workers:
-        for row, image in enumerate(workers.map(work, frame["key"])):
+        for row, image in enumerate(workers.map(work, frame["key"], frame["image_id"])):
             pixels[row] = image
     buffer = io.BytesIO()
     np.save(buffer, pixels)
@@ -44,32 +53,5 @@ def pack_images(context: StageContext, day: date) -> StepResult:
     sheets = {label: list(pixels[np.flatnonzero((frame["label"] == label).to_numpy())[:8]]) for label in sorted(frame["label"].unique())}
     return StepResult(
         artifact,
-        {"images": len(frame), "bytes": pixels.nbytes, "size": size, "contact_sheet": contact_sheet(sheets)},
-    )
-
-
-def measure_images(context: StageContext, day: date) -> StepResult:
-    """Measure each packed image. Payload: features.parquet (image_id and one column for each of `FEATURE_NAMES`)."""
-    import pandas as pd
-
-    pack = context.artifacts.latest("image_pack", day.isoformat())
-    manifest = context.artifacts.version("validated_manifest", pack.json("rows.json")["manifest"], day.isoformat())
-    frame = parquet_to_frame(manifest.read("manifest.parquet"))
-    pixels = np.load(pack.path("pixels.npy"), mmap_mode="r", allow_pickle=False)
-    aspects = (frame["width"] / frame["height"]).tolist()
-    rows = [
-        {"image_id": image_id, **measure(image, aspect)} for image_id, image, aspect in zip(frame["image_id"], pixels, aspects, strict=True)
-    ]
-    features = pd.DataFrame(rows, columns=["image_id", *FEATURE_NAMES])
-    artifact = context.artifacts.publish(
-        "image_features",
-        {"features.parquet": frame_to_parquet(features), "origin.json": canonical_json({"pack": pack.digest, "manifest": manifest.digest})},
-        partition=day.isoformat(),
-    )
-    summary = features.drop(columns="image_id").describe().T if len(features) else pd.DataFrame()
-    table = [{"feature": str(name), **{str(k): round(float(v), 4) for k, v in row.items()}} for name, row in summary.iterrows()]
-    means = {str(name): float(row["mean"]) for name, row in summary.iterrows()}
-    return StepResult(
-        artifact,
-        {"images": len(features), "summary": Table(table), "means": bars(means, title=f"Feature means of {day}", y_label="mean")},
+        {"images": len(frame), "bytes": pixels.nbytes, "size": size, "manifest": manifest.digest, "contact_sheet": contact_sheet(sheets)},
     )

@@ -27,6 +27,10 @@ class SourceError(ValueError):
     """The source cannot be read, or holds what it must not."""
 
 
+class SourceUnreachableError(SourceError, OSError):
+    """The source failed or may not be read; a later try may succeed."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """An object as a listing tells it. `etag` changes whenever the bytes do."""
@@ -62,10 +66,19 @@ class FolderSource(Source):
             raise SourceError(f"data.source: {root} is not a folder. Name an existing folder, or s3://bucket/prefix/.")
 
     def list_day(self, day: date) -> list[Listed]:
-        return self._walk(lambda top: not _DAY_FOLDER.match(top) or top == day.isoformat())
+        return self._list(lambda top: not _DAY_FOLDER.match(top) or top == day.isoformat())
 
     def list_all(self) -> list[Listed]:
-        return self._walk(lambda _: True)
+        return self._list(lambda _: True)
+
+    def _list(self, wanted: Any) -> list[Listed]:
+        try:
+            return self._walk(wanted)
+        except OSError as error:
+            where, why = error.filename or self.root, str(error.strerror).lower()
+            raise SourceUnreachableError(
+                f"data.source: {where} cannot be listed: {why}. Look at the folder and its rights, then materialize raw_images again."
+            ) from None
 
     def _walk(self, wanted: Any) -> list[Listed]:
         found = []
@@ -85,8 +98,16 @@ class FolderSource(Source):
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise SourceError(f"{key}: leaves the source folder {self.root}.")
-        with path.open("rb") as file:
-            return file.read() if first_bytes is None else file.read(first_bytes)
+        try:
+            with path.open("rb") as file:
+                return file.read() if first_bytes is None else file.read(first_bytes)
+        except FileNotFoundError:
+            raise FileNotFoundError(_gone(key, str(self.root))) from None
+        except OSError as error:
+            raise SourceUnreachableError(
+                f"data.source: {path} cannot be read: {str(error.strerror).lower()}. Give this user the right to read it, or remove it; "
+                "then materialize raw_images of its day again."
+            ) from None
 
 
 class S3Source(Source):
@@ -116,17 +137,19 @@ class S3Source(Source):
 
     def read(self, key: str, first_bytes: int | None = None) -> bytes:
         span = {} if first_bytes is None else {"Range": f"bytes=0-{first_bytes - 1}"}
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **span)["Body"].read()
+        except BotoCoreError as error:
+            raise self._unreachable(f"{key} cannot be read", error) from None
         except ClientError as error:
             code = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if code == 416:  # a range of an empty object
                 return b""
             if code == 404:
-                raise FileNotFoundError(f"{key}: not in s3://{self._bucket}/{self._prefix}") from None
-            raise
+                raise FileNotFoundError(_gone(key, f"s3://{self._bucket}/{self._prefix}")) from None
+            raise self._unreachable(f"{key} cannot be read", error) from None
         return body
 
     def _pages(self, **query: str) -> Iterator[dict[str, Any]]:
@@ -135,13 +158,18 @@ class S3Source(Source):
         try:
             yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
         except (BotoCoreError, ClientError) as error:
-            address = f"s3://{self._bucket}/{self._prefix}"
-            raise SourceError(
-                f"data.source: {address} cannot be listed: {error}. Check the address, the credentials and the network."
-            ) from None
+            raise self._unreachable("cannot be listed", error) from None
+
+    def _unreachable(self, what: str, error: Exception) -> SourceUnreachableError:
+        address = f"s3://{self._bucket}/{self._prefix}"
+        return SourceUnreachableError(f"data.source: {address} {what}: {error}. Check the address, the credentials and the network.")
 
     def _listed(self, entry: dict[str, Any]) -> Listed:
         return Listed(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'), entry["LastModified"])
+
+
+def _gone(key: str, source: str) -> str:
+    return f"{key}: no longer in {source}. Materialize raw_images of its day again, then what follows it."
 
 
 def _objects(found: list[Listed]) -> list[Listed]:

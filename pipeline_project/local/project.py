@@ -1,12 +1,20 @@
 """A project on this machine: a name, a settings file and a runtime home, `.pipeline/NAME/`. `.pipeline/current` names the last one."""
 
+import itertools
+import math
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import yaml
 
 from pipeline_project.digests import sha256_bytes
 from pipeline_project.settings import Settings, load_settings
+from pipeline_project.settings.tree import DataSettings
+
+if TYPE_CHECKING:
+    from pipeline_project.contracts import LabelRow
 
 RUNTIME = ".pipeline"
 SAMPLE_DAYS = 5
@@ -65,10 +73,11 @@ def own_project(root: Path, source: str | None, config: Path | None) -> tuple[Pa
             write_settings(written, {"extends": "sample", "name": name, "data": describe_folder(folder)})
         return written, load_settings(written, environment=_environment(home))
     folder = Path(source).expanduser().resolve()
-    home = root / RUNTIME / load_settings(config).name
+    mine = load_settings(config)
+    home = root / RUNTIME / mine.name
     both = home / "settings.yaml"
     said = (yaml.safe_load(config.read_text("utf-8")) or {}).get("data", {})
-    data = {key: value for key, value in describe_folder(folder).items() if key == "source" or key not in said}
+    data = {key: value for key, value in describe_folder(folder, mine).items() if key == "source" or key not in said}
     write_settings(both, {"extends": str(config.absolute()), "data": data})
     return both, load_settings(both, environment=_environment(home))
 
@@ -82,40 +91,98 @@ def project_name(root: Path, folder: Path) -> str:
     return slug if free else f"{slug or 'photos'}-{sha256_bytes(str(folder).encode())[:6]}"
 
 
-def describe_folder(folder: Path) -> dict[str, object]:
+def describe_folder(folder: Path, settings: Settings | None = None) -> dict[str, object]:
     """The `data` section for a folder of images with labels.csv: source, classes, start_date, slices.
 
+    Args:
+        settings: how the label file and its columns are called, default: as in the sample profile.
+
     Raises:
-        ProjectError: no labels.csv, or it lacks the columns image and label.
+        ProjectError: no labels.csv, it cannot be read, or it names fewer than two classes.
     """
-    from pipeline_project.ingest.labels import parse_labels
     from pipeline_project.ingest.sources import FolderSource, day_folder
 
-    defaults = load_settings("sample", environment={}).data
-    files = sorted(path for path in folder.rglob(defaults.labels_file) if path.is_file())
-    if not folder.is_dir() or not files:
-        raise ProjectError(
-            f"{folder}: no {defaults.labels_file} found. Put one there with the columns image,label (paths below the folder)."
-        )
-    labels: set[str] = set()
-    columns: set[str] = set()
-    for file in files:
-        rows, problems = parse_labels(file.relative_to(folder).as_posix(), file.read_bytes(), defaults)
-        if problems and not rows:
-            raise ProjectError(f"{file}: {problems[0].detail}")
-        labels |= {row.label for row in rows if row.label}
-        columns |= {column for row in rows[:1] for column in row.attributes}
-    if len(labels) < 2:
-        raise ProjectError(f"{folder}: the labels name {len(labels)} class; at least 2 are needed.")
+    data = (settings or load_settings("sample", environment={})).data
+    if not folder.is_dir():
+        raise ProjectError(f"{folder}: no such folder. Name the folder that holds your images and their {data.labels_file}.")
     listed = FolderSource(folder).list_all()
+    rows = _label_rows(folder, data)
+    classes = sorted({row.label for row in rows if row.label})
+    if len(classes) < 2:
+        named = f" ({classes[0]})" if classes else ""
+        raise ProjectError(
+            f"{folder}: the labels name {len(classes)} class{named}; at least 2 are needed. "
+            f"Add labelled images of another class to {data.labels_file}."
+        )
+    _require_distinct(folder, classes, data)
+    columns = {column for row in rows for column in row.attributes}
     first: date = min(day_folder(o.key) or o.modified.astimezone(UTC).date() for o in listed)
     return {
         "source": str(folder),
-        "classes": sorted(labels),
+        "classes": classes,
         "start_date": first,
-        "slice_columns": [c for c in defaults.slice_columns if c in columns],
-        "text_columns": [c for c in defaults.text_columns if c in columns],
+        "slice_columns": [c for c in data.slice_columns if c in columns],
+        "text_columns": [c for c in data.text_columns if c in columns],
     }
+
+
+def require_enough_images(settings: Settings) -> None:
+    """Refuse in seconds what training would refuse after hours: classes with too few images for the splits and the folds.
+
+    A source that is no local folder, or has no label file yet, is not looked at.
+
+    Raises:
+        ProjectError: with the number of images of each such class.
+    """
+    from pipeline_project.ingest.sources import FolderSource
+
+    folder, data = Path(settings.data.source), settings.data
+    if "://" in data.source or not folder.is_dir():
+        return
+    keys = [o.key for o in FolderSource(folder).list_all()]
+    if not any(PurePosixPath(key).name == data.labels_file for key in keys):
+        return
+    labels = {row.image: row.label for row in _label_rows(folder, data)}
+    counts = Counter(labels[key] for key in keys if key in labels)
+    folds = settings.cross_validation.folds
+    needed = max(3, math.ceil(folds / (1 - settings.dataset.test)))
+    few = ", ".join(f"{name} ({counts[name]})" for name in data.classes if counts[name] < needed)
+    if few:
+        absent = len(labels.keys() - set(keys))
+        note = f" {absent} images that {data.labels_file} names are not there." if absent else ""
+        raise ProjectError(
+            f"{folder}: too few images of {few}; every class needs at least {needed}, for {folds} folds (cross_validation.folds) "
+            f"beside a test split.{note} Add images of these classes, or remove the classes."
+        )
+
+
+def _label_rows(folder: Path, data: DataSettings) -> "list[LabelRow]":
+    from pipeline_project.ingest.labels import in_few_words, parse_labels
+    from pipeline_project.ingest.sources import FolderSource
+
+    source = FolderSource(folder)
+    files = [o.key for o in source.list_all() if PurePosixPath(o.key).name == data.labels_file]
+    if not files:
+        columns = f"{data.image_column},{data.label_column}"
+        raise ProjectError(f"{folder}: no {data.labels_file} found. Put one there with the columns {columns} (paths below the folder).")
+    found = []
+    for file in files:
+        rows, problems = parse_labels(file, source.read(file), data)
+        if problems and not rows:
+            raise ProjectError(f"{folder / file}: {in_few_words([problem.detail for problem in problems])}")
+        found += rows
+    return found
+
+
+def _require_distinct(folder: Path, classes: list[str], data: DataSettings) -> None:
+    from pipeline_project.ingest.labels import same_but_for_case
+
+    for one, other in itertools.combinations(classes, 2):
+        if same_but_for_case(one, other):
+            raise ProjectError(
+                f"{folder}: the labels {one!r} and {other!r} differ only in upper and lower case, spaces or Unicode form. "
+                f"Write them alike in {data.labels_file}."
+            )
 
 
 def write_settings(path: Path, values: dict[str, object]) -> None:

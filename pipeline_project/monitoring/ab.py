@@ -28,12 +28,17 @@ def report_ab(context: StageContext) -> StepResult:
     """Compare the champion with the newest challenger over all requests since the document that introduced it (asset ab_report).
 
     Payload: ab.json
-        {status: running | ended | no_challenger | no_document, since_document, champion, challenger, routes: {name: {requests, answered,
+        {status: running | ended | no_challenger, since_document, champion, challenger, routes: {name: {requests, answered,
         error_rate, latency_ms, truths, correct, accuracy, low, high, auto_categorised_correctly}}, split: {weights, observed, p_value, ok},
         tests: {accuracy, auto_categorised_correctly: {difference, p_value, evidence, used}}, decision, detail}.
         The tests' p-values are valid at every look; `low` and `high` are fixed-sample 95% intervals. The split's test is an ordinary one.
+
+    Raises:
+        ValueError: production serves nothing yet.
     """
     documents = history(context.artifacts.bytes, "production")
+    if not documents:
+        raise ValueError("Production has no document yet, so there is nothing to compare. Materialize deployed_endpoint first.")
     report, rows = _report(context, documents)
     payload = canonical_json(report)
     routes = report["routes"]
@@ -103,8 +108,6 @@ def _report(context: StageContext, documents: Sequence[DesiredState]) -> tuple[d
     rows = read_predictions(context.artifacts, [day for day in days if since and day >= since], "production")
     rows = rows[rows["document"].isin([d.number for d in chosen])]
     known = join_truth(rows, read_truth(context.artifacts, since or date.min))
-    if not documents:
-        return report | {"status": "no_document", "detail": "Production has no document yet: deploy first."}, rows
     champion = _route(chosen[-1], _CHAMPION)
     report |= {"since_document": chosen[0].number, "champion": champion.package if champion else None}
     if not experiment:

@@ -4,11 +4,13 @@ The store is the record and the place every channel reads from. Delivery to Slac
 part of this module: a channel takes `list_alerts` and sends what it has not sent yet.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import date
-from typing import Literal
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline_project.contracts import Record
 from pipeline_project.digests import canonical_json, digest_of
@@ -29,6 +31,15 @@ class Alert(Record):
     threshold: float
     fired: bool
     message: str
+    facts: dict[str, str] = Field(default_factory=dict)
+    """Of a failure: where it happened (run, job, asset, day, check), the next step, and the page to open."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_facts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = serialize(self)
+        if not self.facts:  # reports hold alerts: theirs look as they always did
+            del value["facts"]
+        return value
 
 
 def judge(
@@ -61,6 +72,29 @@ def fault(where: str, reason: str) -> Alert:
     """The alert of something that could not be read or written (R184): the store, a log, a package, an upstream artefact."""
     name, message = f"storage_fault_{where}", f"{where}: {reason}"
     return Alert(name=name, severity="critical", value=1.0, comparison=">", threshold=0.0, fired=True, message=message)
+
+
+def failure(name: str, severity: Severity, message: str, facts: Mapping[str, str]) -> Alert:
+    """The alert of a run or a check that failed."""
+    return Alert(name=name, severity=severity, value=1.0, comparison=">", threshold=0.0, fired=True, message=message, facts=dict(facts))
+
+
+def tell(store: ByteStore, log: Path, moment: datetime, alert: Alert) -> None:
+    """Keep an alert (see `raise_alert`) and append one line about it to a log for people; each alert stands there once.
+
+    Args:
+        log: is made where it does not exist yet.
+        moment: when it happened, UTC; its day is the alert's.
+    """
+    identity = raise_alert(store, moment.date(), alert).rsplit("/", 1)[1].removesuffix(".json")[:16]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        if f" {identity} " in log.read_text("utf-8"):
+            return
+    facts = " ".join(f"{key}={value}" for key, value in alert.facts.items())
+    line = f"{moment:%Y-%m-%d %H:%M:%S} {alert.severity} {identity} {alert.name}: {alert.message} [{facts}]"
+    with log.open("ab") as out:  # one write of one line: lines of two processes do not mix
+        out.write(" ".join(line.split()).encode() + b"\n")
 
 
 def raise_alert(store: ByteStore, day: date, alert: Alert) -> str:

@@ -17,9 +17,10 @@ from pipeline_project.monitoring.predictions import answered, read_predictions
 from pipeline_project.monitoring.tracking import log_report
 from pipeline_project.packaging.package import LoadedPackage, PackageError, load_package
 from pipeline_project.plots import bars, contact_sheet
+from pipeline_project.reuse import reusable
 from pipeline_project.stage import Picture, StageContext, StepResult, Table
 from pipeline_project.statistics.drift import class_drift, maximum_mean_discrepancy
-from pipeline_project.storage import ArtifactMissingError
+from pipeline_project.storage import Artifact, ArtifactMissingError
 from pipeline_project.trust.signing import UntrustedError
 
 if TYPE_CHECKING:
@@ -36,6 +37,19 @@ TOO_FEW = "too_few"
 UNAVAILABLE = "unavailable"
 
 
+def _complete(_: StageContext, report: Artifact) -> bool:
+    """Whether nothing was out of reach when a stored report was made: neither a package or its data, nor MLflow."""
+    found = report.json("drift.json")
+    parts = [found["data"], *(package["prediction"] for package in found["packages"].values())]
+    return bool(report.info["mlflow_run_id"]) and all(part["status"] != UNAVAILABLE for part in parts)
+
+
+@reusable(
+    "drift_report",
+    inputs=["prediction_log"],
+    settings=[f"monitoring.{name}" for name in ("drift_share", "kl_divergence", "min_predictions", "significance")],
+    sound=_complete,
+)
 def report_drift(context: StageContext, day: date) -> StepResult:
     """Compare the answered requests of a day in production with what the served packages were trained on (asset drift_report).
 

@@ -39,9 +39,14 @@ def report_performance(context: StageContext, day: date) -> StepResult:
         accuracy: {truths, unknown_labels, correct, accuracy, low, high, macro_f1, roc_auc, confidence_gap, classes: {name: {...}}},
         by_day, by_route, by_package, concept_drift, alerts: [Alert]}. Shares are 0-1, latencies in milliseconds.
     Alerts that fired are kept by `monitoring.alerts`.
+
+    Raises:
+        ArtifactMissingError: the day's prediction_log or ground_truth was not made yet.
     """
     settings = context.settings.monitoring
     days = window(day, settings.late_truth_days)
+    for name in ("prediction_log", "ground_truth"):
+        context.artifacts.latest(name, day.isoformat())  # days before may lack theirs: there was nothing to report
     rows = read_predictions(context.artifacts, days, "production")
     today = rows[rows["time"].dt.date == day]
     known = join_truth(rows, read_truth(context.artifacts, days[0]))

@@ -11,7 +11,7 @@ from pipeline_project.digests import canonical_json
 from pipeline_project.imaging import FEATURE_NAMES
 from pipeline_project.serving.prediction_log import days_with_segments, find_gaps, read_segments
 from pipeline_project.serving.prediction_log import read_truth as read_truth_segments
-from pipeline_project.stage import MetadataValue, StageContext, StepResult, Table
+from pipeline_project.stage import Markdown, MetadataValue, StageContext, StepResult, Table
 from pipeline_project.storage import ArtifactStore, ByteStore
 from pipeline_project.tables import frame_to_parquet, parquet_to_frame
 
@@ -58,6 +58,8 @@ def compact_predictions(context: StageContext, day: date) -> StepResult:
             "records": len(ordered),
             "duplicates_dropped": read - len(ordered),
             "counts": Table([{"environment": e, "route": r, "status": s, "count": n} for (e, r, s), n in sorted(counts.items())]),
+            "packages": Table(_packages_that_answered(ordered)),
+            "find_a_request": Markdown("`pipeline trace REQUEST_ID` walks from an answer back to its photos, approvals and runs."),
             "workers": len({(r.environment, r.worker) for r in ordered}),
             "lost_records": {name: _in_words(holes) for name, holes in gaps.items()},
         },
@@ -164,6 +166,14 @@ def _truth_frame(records: Sequence[TruthRecord]) -> "pd.DataFrame":
     frame = pd.DataFrame(rows, columns=["request_id", "label", "source", "received"])
     frame["received"] = pd.to_datetime(frame["received"], utc=True).astype("datetime64[us, UTC]")
     return frame
+
+
+def _packages_that_answered(records: Sequence[PredictionRecord]) -> list[dict[str, Any]]:
+    counts = Counter((r.package, r.environment, r.route, r.document) for r in records)
+    return [
+        {"package": package, "environment": environment, "route": route, "document": document, "requests": count}
+        for (package, environment, route, document), count in sorted(counts.items())
+    ]
 
 
 def _gaps(store: ByteStore, records: Sequence[PredictionRecord], day: date) -> dict[str, list[list[int]]]:

@@ -4,13 +4,11 @@ A report is worth more than its entry in MLflow: a tracking server that does not
 """
 
 import math
-import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from pipeline_project.stage import StageContext
+from pipeline_project.training.tracking import TrackingError, prepare_tracking, require_reachable, shown_address
 
-_CONNECT_S = 3.0
 _REPORT_TAG = "pipeline.report"
 
 
@@ -30,10 +28,8 @@ def log_report(
     settings = context.settings
     uri = settings.tracking_uri
     try:
-        _probe(uri)
+        require_reachable(uri)
         from mlflow.tracking import MlflowClient
-
-        from pipeline_project.training.tracking import prepare_tracking
 
         client = MlflowClient(tracking_uri=uri)
         experiment_id = prepare_tracking(settings)
@@ -50,23 +46,9 @@ def log_report(
         finally:
             client.set_terminated(run_id, status)
     except Exception as error:  # noqa: BLE001, RUF100 - MLflow raises many kinds; none of them may cost the report
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        context.log(
-            f"warning: {run_name} is not in MLflow ({_address(uri)}): {reason}. The report itself is complete; make it again to log it."
-        )
+        words = error.why if isinstance(error, TrackingError) else str(error) or type(error).__name__
+        reason = words.splitlines()[0].replace(uri, shown_address(uri))
+        where = shown_address(uri)
+        context.log(f"warning: {run_name} is not in MLflow ({where}): {reason}. The report itself is complete; make it again to log it.")
         return ""
     return run_id
-
-
-def _probe(uri: str) -> None:
-    """Fail within seconds where MLflow's own client would retry for minutes."""
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https") and parts.hostname:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
-
-
-def _address(uri: str) -> str:
-    """The address without user and password."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"

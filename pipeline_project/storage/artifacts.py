@@ -5,7 +5,7 @@ plots, signatures) are outside the digest. `head.json` names the newest payload 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pipeline_project.digests import payload_digest, sha256_bytes
 from pipeline_project.settings import Settings
 from pipeline_project.storage.byte_store import ByteStore, open_store
+from pipeline_project.storage.removal import wait_while_removed
 
 Zone = Literal["processed-data", "features", "artifacts"]
 _UNPARTITIONED = "all"
@@ -134,12 +135,26 @@ class ArtifactStore:
                 self.bytes.write(artifact.prefix + file, data)
         for file, data in (sidecars or {}).items():
             artifact.add_sidecar(file, data)
+        while not self._recorded(artifact, sidecars or {}):  # housekeeping was at this very version
+            for file, data in payload.items():
+                self.bytes.write(artifact.prefix + file, data)
+            for file, data in (sidecars or {}).items():
+                artifact.add_sidecar(file, data)
         self._point(artifact)
         return artifact
 
     def publish_again(self, artifact: Artifact, info: Mapping[str, Any]) -> Artifact:
-        """Make a stored version the newest one again, with the facts that it had; when and by which run it was made stays."""
+        """Make a stored version the newest one again, with the facts that it had; when and by which run it was made stays.
+
+        Raises:
+            ArtifactMissingError: housekeeping removed it in this moment.
+        """
         again = replace(artifact, info=dict(info))
+        while not self._recorded(again):
+            if not all(self.bytes.exists(again.prefix + file) for file in again.files):
+                self.bytes.delete(f"{again.prefix}artifact.json")  # a record without files would be half a version
+                what = f"{again.name}: version {again.digest[:24]}"
+                raise ArtifactMissingError(f"{what} was removed by `pipeline gc` in this moment. Materialize {again.name} again.")
         self._point(again)
         return again
 
@@ -179,18 +194,17 @@ class ArtifactStore:
         keys = (key.removeprefix(prefix).split("/") for key in self.bytes.list(prefix))
         return sorted(parts[0] for parts in keys if len(parts) == 2 and parts[1] == "head.json" and parts[0] != _UNPARTITIONED)
 
+    def _recorded(self, artifact: Artifact, sidecars: Iterable[str] = ()) -> bool:
+        """Write a version's record, and say whether the version is whole and stays: see `removal`."""
+        record = f"{artifact.prefix}artifact.json"
+        self.bytes.write_json(record, _as_record(artifact))
+        wait_while_removed(self.bytes, artifact.prefix)
+        files = [*artifact.files, *(f"sidecars/{file}" for file in sidecars)]
+        return all(self.bytes.exists(key) for key in (record, *(artifact.prefix + file for file in files)))
+
     def _point(self, artifact: Artifact) -> None:
-        record = {
-            "name": artifact.name,
-            "partition": artifact.partition,
-            "digest": artifact.digest,
-            "files": artifact.files,
-            "info": artifact.info,
-            "created": artifact.created,
-            "run": artifact.run,
-        }
-        self.bytes.write_json(f"{artifact.prefix}artifact.json", record)
-        self.bytes.write_json(f"{_folder(artifact.name, artifact.partition)}/head.json", record)  # last: a head never points to nothing
+        """Last of all: a head never points to nothing."""
+        self.bytes.write_json(f"{_folder(artifact.name, artifact.partition)}/head.json", _as_record(artifact))
 
     def _holds(self, key: str, digest: str) -> bool:
         """Whether the key has these very bytes; damaged ones are to be replaced."""
@@ -208,6 +222,18 @@ class ArtifactStore:
 def open_artifacts(settings: Settings, run: str | None = None) -> ArtifactStore:
     """The artefact store that the settings name; `run` is the id of the run that will publish."""
     return ArtifactStore(open_store(settings), run)
+
+
+def _as_record(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "name": artifact.name,
+        "partition": artifact.partition,
+        "digest": artifact.digest,
+        "files": artifact.files,
+        "info": artifact.info,
+        "created": artifact.created,
+        "run": artifact.run,
+    }
 
 
 def _folder(name: str, partition: str | None) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline_project.ingest.features import measure_images
 from pipeline_project.ingest.inventory import take_inventory
 from pipeline_project.ingest.manifest import validate_images
-from pipeline_project.ingest.pack import measure_images, pack_images
+from pipeline_project.ingest.pack import pack_images
 from pipeline_project.settings import load_settings
 from pipeline_project.stage import StageContext
 from pipeline_project.storage import Artifact

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pipeline_project.imaging import FEATURE_NAMES, DecodeLimits, decode_image, measure, to_pixels
 from pipeline_project.ingest.checks import check_features, check_manifest, check_pack, check_raw_images
+from pipeline_project.ingest.features import measure_images
 from pipeline_project.ingest.inventory import take_inventory
 from pipeline_project.ingest.manifest import QUARANTINE, validate_images
 from pipeline_project.ingest.pack import pack_images
@@ -93,7 +95,7 @@ def test_second_run_gives_the_same_digests(
     context: StageContext, catalogue: CatalogueSummary, ingest_day: Ingest, open_context: Open
 ) -> None:
     first = {name: artifact.digest for name, artifact in ingest_day(context, ONE).items()}
-    again = ingest_day(open_context(TRAINING__THREADS="1"), ONE)
+    again = ingest_day(replace(open_context(TRAINING__THREADS="1"), recompute=True), ONE)
     assert {name: artifact.digest for name, artifact in again.items()} == first
     assert len(set(first.values())) == 4
 
@@ -151,7 +153,7 @@ def test_too_many_damaged_files_fail_the_day(context: StageContext, put: Put, ph
     assert rejects(made) == {"2026-11-01/3.jpg": "not_an_image"}
     verdict = made["validated_manifest"].json("verdict.json")
     assert not verdict["passed"]
-    assert verdict["reasons"] == ["1 of 10 images rejected (10.0%); at most 5.0% are allowed"]
+    assert verdict["reasons"] == ["1 of 10 images rejected (10.0%: 1 not_an_image); at most 5.0% are allowed"]
     assert set(failed(check_manifest(context, ONE))) == {"reject_rate"}
     assert "1 of 10 objects" in failed(check_raw_images(context, ONE))["file_format"]
 
@@ -185,7 +187,7 @@ def test_label_outside_the_domain(context: StageContext, put: Put, photo: Photo,
     shop_day(put, photo, labels={4: "toy"})
     made = ingest_day(context, ONE)
     assert rejects(made) == {"2026-11-01/4.jpg": "outside_domain"}
-    assert "'toy' (1)" in failed(check_raw_images(context, ONE))["labels_schema"]
+    assert "'toy' (1, first 2026-11-01/4.jpg; did you mean 'toys'?)" in failed(check_raw_images(context, ONE))["labels_schema"]
     assert "label_domain" in failed(check_manifest(context, ONE))
 
 
@@ -195,7 +197,7 @@ def test_images_without_labels_and_labels_without_images(context: StageContext, 
     made = ingest_day(context, ONE)
     assert rejects(made) == {"2026-11-01/4.jpg": "unlabelled", "2026-11-01/new.jpg": "unlabelled"}
     detail = failed(check_raw_images(context, ONE))["missing_values"]
-    assert "2 of 11 images lack a label; 1 label rows name no image" in detail
+    assert "2 of 11 images lack a label (first 2026-11-01/4.jpg); 1 label rows name no image (first 2026-11-01/gone.jpg)" in detail
 
 
 def test_day_without_label_file(context: StageContext, put: Put, photo: Photo, ingest_day: Ingest) -> None:
@@ -212,7 +214,7 @@ def test_unreadable_label_file_fails_the_day_with_its_reason(context: StageConte
     put("2026-11-01/a.jpg", photo(1))
     put("2026-11-01/labels.csv", "image,class\na.jpg,toys\n")
     verdict = ingest_day(context, ONE)["validated_manifest"].json("verdict.json")
-    assert "2026-11-01/labels.csv: no column label; there are image, class" in verdict["reasons"][0]
+    assert "2026-11-01/labels.csv: line 1: no column label; there are image, class" in verdict["reasons"][0]
     assert "no column label" in failed(check_raw_images(context, ONE))["labels_schema"]
 
 
@@ -313,3 +315,14 @@ def test_changed_source_waits_for_approval(open_context: Open, put: Put, photo: 
     key = load_or_create_key(settings.home / "keys" / "anna.pem", settings.trusted_approvers)
     record_approval(changed.artifacts.bytes, key, caught.value.kind, caught.value.subject, approver="Anna", reason="fewer classes")
     assert take_inventory(changed, ONE).metadata["images"] == 2
+
+
+def test_each_asset_of_a_day_names_the_digest_of_what_it_was_made_of(context: StageContext, put: Put, photo: Photo) -> None:
+    """What an auditor follows in the UI, from materialization to materialization."""
+    shop_day(put, photo, count=2)
+    inventory, manifest, pack, features = (step(context, ONE) for step in (take_inventory, validate_images, pack_images, measure_images))
+    assert manifest.metadata["inventory"] == inventory.artifact.digest
+    assert pack.metadata["manifest"] == manifest.artifact.digest
+    assert features.metadata["pack"] == pack.artifact.digest
+    assert inventory.metadata["accepted_settings"] == inventory.artifact.info["source"]
+    assert inventory.metadata["accepted_by"] == "the first value, accepted without a person"

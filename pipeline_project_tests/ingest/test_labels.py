@@ -54,9 +54,9 @@ def test_blank_label_is_no_label(data: DataSettings, row: str) -> None:
     ("content", "code", "said"),
     [
         ("image,label\nb\xfccher.jpg,books\n".encode("latin-1"), "not_utf8", "byte 13 is not UTF-8. Save the file as UTF-8"),
-        (b"", "not_csv", "The first line must name the columns"),
+        (b"", "empty", "The first line must name the columns"),
         (b"image,label\na.jpg,toys\nb.jpg,home,too,many\n", "not_csv", "line 3"),
-        (b'image,label\n"a.jpg,toys\n', "not_csv", "row 1"),
+        (b'image,label\n"a.jpg,toys\n', "not_csv", "line 2: a double quote opens and is never closed"),
         (b"file,label\na.jpg,toys\n", "missing_column", "no column image; there are file, label"),
         (b"image;label\na.jpg;toys\n", "missing_column", "no column image, label; there are image;label"),
         (b"\x89PNG\r\n\x1a\n", "not_utf8", "byte 0"),

@@ -95,7 +95,7 @@ def test_settings_file_and_folder(tmp_path: Path) -> None:
     [
         (None, "no labels.csv found. Put one there with the columns image,label"),
         ("file,class\na.jpg,mugs\n", "no column image, label; there are file, class"),
-        ("image,label\na.jpg,mugs\nb.jpg,mugs\n", "the labels name 1 class; at least 2 are needed"),
+        ("image,label\na.jpg,mugs\nb.jpg,mugs\n", "the labels name 1 class (mugs); at least 2 are needed"),
         ("image,label\n", "the labels name 0 class"),
     ],
 )
@@ -111,7 +111,7 @@ def test_unusable_folder_says_what_it_lacks(tmp_path: Path, labels: str | None, 
 
 
 def test_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match=r"nowhere: no labels\.csv found"):
+    with pytest.raises(ProjectError, match=r"nowhere: no such folder"):
         own_project(tmp_path, str(tmp_path / "nowhere"), None)
     with pytest.raises(SettingsError, match="no such settings file"):
         own_project(tmp_path, None, tmp_path / "nowhere.yaml")

@@ -18,8 +18,9 @@ def run(world, champion: int, challenger: int, *, right=(lambda i: i % 10 != 0, 
     collect_truth(world.context, DAY)
 
 
-def test_without_documents_and_without_a_challenger_the_report_says_so(world):
-    assert report_ab(world.context).artifact.json("ab.json")["status"] == "no_document"
+def test_without_documents_it_is_refused_and_without_a_challenger_the_report_says_so(world):
+    with pytest.raises(ValueError, match="Materialize deployed_endpoint first"):
+        report_ab(world.context)
     world.deploy(1, DAY, champion=(CHAMPION, 1.0))
     world.write(world.records(CHAMPION, 12))
     compact_predictions(world.context, DAY)

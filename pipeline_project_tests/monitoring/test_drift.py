@@ -13,6 +13,8 @@ from pipeline_project.monitoring.checks import check_drift_report
 from pipeline_project.monitoring.data_drift import judge_data_drift, noise_thresholds
 from pipeline_project.monitoring.drift import report_drift
 from pipeline_project.monitoring.predictions import compact_predictions
+from pipeline_project.storage import ArtifactMissingError
+from pipeline_project_tests.recording import recorded
 
 DAY = date(2026, 11, 20)
 
@@ -65,8 +67,20 @@ def test_an_empty_day_and_a_tiny_day_say_too_few(world):
     assert all(outcome.passed for outcome in check_drift_report(world.context, DAY))
 
 
-def test_a_day_without_a_prediction_log_is_an_empty_day(world):
+def test_a_day_without_a_prediction_log_is_refused_and_one_without_requests_is_empty(world):
+    with pytest.raises(ArtifactMissingError, match=f"Materialize prediction_log of {DAY} first"):
+        report_drift(world.context, DAY)
+    compact_predictions(world.context, DAY)
     assert report_drift(world.context, DAY).artifact.json("drift.json")["predictions"] == 0
+
+
+def test_every_setting_that_the_report_reads_is_in_its_recipe(world):
+    world.write(world.records("d" * 64, 200))
+    compact_predictions(world.context, DAY)
+    with recorded(world.context.settings) as recording:
+        report_drift(world.context, DAY)
+    assert "monitoring.min_predictions" in recording.settings[""]
+    assert recording.undeclared("", report_drift.settings) == set()
 
 
 def test_an_unreadable_package_makes_the_check_fail_not_the_report(world):

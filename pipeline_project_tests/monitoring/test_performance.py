@@ -1,10 +1,13 @@
 from datetime import date, timedelta
 
+import pytest
+
 from pipeline_project.digests import canonical_json
 from pipeline_project.monitoring.alerts import list_alerts
 from pipeline_project.monitoring.checks import check_performance_report
 from pipeline_project.monitoring.performance import report_performance
 from pipeline_project.monitoring.predictions import collect_truth, compact_predictions
+from pipeline_project.storage import ArtifactMissingError
 
 DAY = date(2026, 11, 20)
 PACKAGE = "a" * 64
@@ -19,7 +22,14 @@ def fired(report):
     return {alert["name"] for alert in report["alerts"] if alert["fired"]}
 
 
+def test_a_day_whose_log_was_not_made_is_refused(world):
+    with pytest.raises(ArtifactMissingError, match=f"Materialize prediction_log of {DAY} first"):
+        report_performance(world.context, DAY)
+
+
 def test_an_empty_day_has_no_verdict_and_no_alert(world):
+    compact_predictions(world.context, DAY)
+    collect_truth(world.context, DAY)
     result = report_performance(world.context, DAY)
     report = result.artifact.json("performance.json")
     assert report["accuracy"]["accuracy"] is None and report["requests"]["requests"] == 0 and fired(report) == set()
@@ -92,6 +102,7 @@ def test_errors_are_counted_and_drift_is_taken_from_its_report(world):
     none = {"predicted_class": None, "confidence": None, "probabilities": None, "measurements": None, "features": None}
     world.write([*good, *world.records(PACKAGE, 6, status=500, **none), *world.records(PACKAGE, 4, status=422, **none)])
     compact_predictions(world.context, DAY)
+    collect_truth(world.context, DAY)
     drift = {"drift_share": 0.25, "status": "measured", "packages": {}}
     world.context.artifacts.publish("drift_report", {"drift.json": canonical_json(drift)}, partition=DAY.isoformat())
     report = report_performance(world.context, DAY).artifact.json("performance.json")

@@ -38,6 +38,17 @@ def test_a_segment_shipped_twice_counts_once_and_the_bytes_do_not_depend_on_the_
     assert list(frame["features"].iloc[3]) == records[3].features
 
 
+def test_the_packages_that_answered_are_shown_with_their_counts(world, day):
+    world.write(
+        [*world.records(PACKAGE, 3), *(r.model_copy(update={"package": "b" * 64, "sequence": 9}) for r in world.records(PACKAGE, 1))]
+    )
+    shown = compact_predictions(world.context, day).metadata
+    counted = {row["package"]: row["requests"] for row in shown["packages"].rows}
+    assert counted == {PACKAGE: 3, "b" * 64: 1}
+    assert {(row["environment"], row["route"]) for row in shown["packages"].rows} == {("production", "champion")}
+    assert "pipeline trace REQUEST_ID" in shown["find_a_request"].text
+
+
 def test_errors_are_kept_and_counted(world, day):
     failed = {"status": 500, "predicted_class": None, "confidence": None, "probabilities": None, "measurements": None, "features": None}
     world.write(world.records(PACKAGE, 3, **failed))

@@ -12,7 +12,7 @@ from pipeline_project.evaluation.gates import GATES
 from pipeline_project.release.rollout import deploy_to_production, deploy_to_staging
 from pipeline_project.serving.documents import DeploymentError, history, newest, write_next
 from pipeline_project.stage import StageContext
-from pipeline_project.trust.approvals import ApprovalRequiredError
+from pipeline_project.trust.approvals import ApprovalRequiredError, find_approval
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +50,15 @@ def test_a_release_needs_a_yes_an_approval_and_a_server_and_goes_by_canary(proje
     assert weights(context) == []
     project.approve(first)
     serve("production")
-    deploy_to_production(context)
+    shown = deploy_to_production(context).metadata
     assert weights(context) == [{"champion": 1.0}]
+    given = find_approval(context.artifacts.bytes, context.settings.trusted_approvers, "production_deployment", first)
+    assert given is not None
+    assert (shown["approved_by"], shown["approval_reason"]) == (given.approval.approver, given.approval.reason)
+    assert shown["approval_key_id"] == given.signature.key_id
+    assert shown["approved_at"] == given.approval.created.isoformat(timespec="seconds")
+    for name, asset in (("verdict", "release_gate"), ("registration", "registered_model")):
+        assert shown[name] == context.artifacts.latest(asset).digest
     deploy_to_production(context)  # the same package again changes nothing
     assert len(weights(context)) == 1
     judged(context, second)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -80,6 +81,37 @@ def test_list_gives_sorted_keys_below_a_prefix(make: MakeStore) -> None:
     assert store.list("d/1") == ["d/1", "d/10/x"]
     assert store.list("d") == ["d/1", "d/10/x", "d/2/x", "dd/1"]
     assert store.list("") == ["d/1", "d/10/x", "d/2/x", "dd/1", "e"]
+
+
+def test_entries_tell_size_and_age(make: MakeStore) -> None:
+    store, before = make(), datetime.now(UTC) - timedelta(seconds=2)  # S3 tells whole seconds
+    for key, data in (("d/2", b"22"), ("d/1", b"1"), ("e", b"")):
+        store.write(key, data)
+    assert [(entry.key, entry.size) for entry in make().entries("d/")] == [("d/1", 1), ("d/2", 2)]
+    assert [entry.key for entry in store.entries("")] == store.list("")
+    assert all(before <= entry.modified <= datetime.now(UTC) + timedelta(seconds=1) for entry in store.entries(""))
+    assert store.entries("nothing/") == []
+    assert store.drafts() == []
+
+
+def test_drafts_of_killed_writers_are_found_and_can_be_deleted(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    assert store.drafts() == []
+    store.write("a/b", b"1")
+    (tmp_path / "store/a/.draft-0123").write_bytes(b"123")
+    assert [(draft.key, draft.size) for draft in store.drafts()] == [("a/.draft-0123", 3)]
+    store.delete("a/.draft-0123")
+    assert store.drafts() == []
+    assert store.list("") == ["a/b"]
+
+
+@pytest.mark.slow
+def test_the_cache_remembers_the_last_use_of_a_file(bucket: str, endpoint: str, tmp_path: Path) -> None:
+    store = S3Store(bucket, "", cache=tmp_path, endpoint_url=endpoint)
+    store.write("k", b"1")
+    path = store.local_path("k")
+    os.utime(path, (0, 0))
+    assert store.local_path("k").stat().st_mtime > 0
 
 
 def test_deleted_keys_are_gone(make: MakeStore) -> None:
