@@ -47,6 +47,8 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
             "kinds": sorted(tag.removeprefix("dagster/kind/") for tag in node.tags if tag.startswith("dagster/kind/")),
             "owners": sorted(node.owners),
             "checks": {check.name: "blocking" if graph.get_check_spec(check).blocking else "reports" for check in sorted(node.check_keys)},
+            "condition": node.automation_condition.get_label() if node.automation_condition else None,
+            "steps": steps_of(graph.get(key).assets_def),
         }
     repository = definitions.get_repository_def()
     return {
@@ -56,9 +58,17 @@ def describe(definitions: dg.Definitions) -> dict[str, Any]:
             for job in repository.get_all_jobs()
             if not job.name.startswith("__")
         },
-        "schedules": {schedule.name: [schedule.cron_schedule, schedule.job.name] for schedule in repository.schedule_defs},
-        "sensors": {sensor.name: sensor.job.name for sensor in repository.sensor_defs},
+        "schedules": {s.name: [s.cron_schedule, s.job_name, s.default_status.value] for s in repository.schedule_defs},
+        "sensors": {
+            s.name: [s.sensor_type.value, *(t.job_name for t in s.targets), s.default_status.value] for s in repository.sensor_defs
+        },
     }
+
+
+def steps_of(asset: dg.AssetsDefinition) -> dict[str, dict[str, Any]]:
+    """The pool and the retries of each step: one of a plain asset, several of one with dynamic steps."""
+    ops = asset.node_def.iterate_op_defs() if isinstance(asset.node_def, dg.GraphDefinition) else [asset.op]
+    return {op.name: {"pool": op.pool, "retries": op.retry_policy and [op.retry_policy.max_retries, op.retry_policy.delay]} for op in ops}
 
 
 def test_the_graph_is_the_snapshot(definitions: dg.Definitions, request: pytest.FixtureRequest) -> None:

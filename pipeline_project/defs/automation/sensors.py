@@ -1,0 +1,69 @@
+"""What happens when something changed: objects in the source (R41), assets upstream, alerts in the reports (R183)."""
+
+import dagster as dg
+
+from pipeline_project.defs.automation.conditions import ASKS
+from pipeline_project.defs.automation.jobs import ingest_day, train_and_stage
+from pipeline_project.defs.automation.runs import ALERT_DAY, REASON, asked_before, ingest_requests, plan_ingest, training_in_flight
+from pipeline_project.defs.common import stage_context
+from pipeline_project.defs.resources import project_settings
+
+STATUS = dg.DefaultSensorStatus.RUNNING if project_settings().automation.default == "running" else dg.DefaultSensorStatus.STOPPED
+
+
+@dg.sensor(job=ingest_day, minimum_interval_seconds=60, default_status=STATUS)
+def new_objects(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Asks for the days whose objects or label files differ from those last taken in (R41): new, changed and deleted ones.
+
+    A failed day is asked for again after a while (settings automation.*), a day with bad data not before it changes.
+    """
+    plan = plan_ingest(context.instance, stage_context(context))
+    others = plan.in_words()
+    if not plan.asked:
+        return dg.SkipReason(others or "every day of the source is as it was last taken in")
+    if others:
+        context.log.warning(others)
+    return dg.SensorResult(run_requests=ingest_requests(plan, "new_objects"))
+
+
+@dg.sensor(job=train_and_stage, minimum_interval_seconds=300, default_status=STATUS)
+def drift_asks_for_training(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Retrains once for a day whose drift_report found drift, unless a model was trained since (R183)."""
+    from pipeline_project.monitoring.retraining import days_of_drift
+
+    return _ask_for_training(context, "drift", days_of_drift(stage_context(context)))
+
+
+@dg.sensor(job=train_and_stage, minimum_interval_seconds=300, default_status=STATUS)
+def performance_asks_for_training(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Retrains once for a day whose performance_report raised the critical accuracy alert, unless a model was trained since (R183)."""
+    from pipeline_project.monitoring.retraining import days_of_low_accuracy
+
+    return _ask_for_training(context, "performance", days_of_low_accuracy(stage_context(context)))
+
+
+def _ask_for_training(context: dg.SensorEvaluationContext, reason: str, days: list[str]) -> dg.SensorResult | dg.SkipReason:
+    """One run for the newest alert day: it trains on all days, so it answers the older ones, too."""
+    if not days:
+        return dg.SkipReason(f"no {reason} alert since the last model was trained")
+    day = days[-1]
+    if running := training_in_flight(context.instance):
+        return dg.SkipReason(f"{reason} alert of {day}: run {running} trains already")
+    if before := asked_before(context.instance, reason, day):
+        status = before.status.value.lower()
+        return dg.SkipReason(f"{reason} alert of {day}: run {before.run_id} was asked for it and ended as {status}; a person must look")
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{reason}-{day}", tags={REASON: reason, ALERT_DAY: day})])
+
+
+follow_upstream = dg.AutomationConditionSensorDefinition(
+    ASKS,
+    target=dg.AssetSelection.all(),
+    run_tags={REASON: ASKS},
+    default_status=STATUS,
+    minimum_interval_seconds=30,
+    description="Cheap, deterministic assets follow their upstream: each asset's automation condition says when.",
+    emit_backfills=False,  # a run for each day: its tags say why, and one bad day stops no other
+    use_user_code_server=True,  # the condition is our own: only this code location knows it
+)
+
+SENSORS = [new_objects, drift_asks_for_training, performance_asks_for_training, follow_upstream]
