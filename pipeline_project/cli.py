@@ -39,17 +39,17 @@ def demo(
 
 @app.command()
 def dev(config: Config = None) -> None:
-    """Start the Dagster UI, the MLflow UI and the endpoints in the background, on the project last used."""
+    """Start the Dagster UI (also a read-only one), the MLflow UI and the endpoints in the background, on the project last used."""
     from pipeline_project.local import services
 
     with _user_errors():
         file, settings = _project(config)
-        wanted = [*services.dagster_services(settings), services.mlflow_service(settings)]
+        wanted = [*services.dagster_services(settings), services.audit_service(settings), services.mlflow_service(settings)]
         for service in wanted:
             services.start(settings, service, file)
         print(f"project {settings.name} in {settings.home}")
-        print(f"staging endpoint     {services.start_endpoint(settings, 'staging')}")
-        print(f"production endpoint  {services.start_endpoint(settings, 'production')}")
+        print(f"staging endpoint     {services.start_endpoint(settings, 'staging', file)}")
+        print(f"production endpoint  {services.start_endpoint(settings, 'production', file)}")
         for service in wanted:
             services.wait_ready(settings, service)
             if service.url:
@@ -90,20 +90,47 @@ def approve(
     config: Config = None,
 ) -> None:
     """Record a person's approval, signed."""
-    from pydantic import TypeAdapter
-
-    from pipeline_project.governance import ledger
-    from pipeline_project.storage import open_store
-    from pipeline_project.trust.approvals import ApprovalKind, record_approval
-    from pipeline_project.trust.signing import load_private_key
+    from pipeline_project.governance.approving import approve as record
+    from pipeline_project.stage import StageContext
 
     with _user_errors():
         _, settings = _project(config)
-        private = load_private_key(key or settings.home / "keys" / f"{approver}.pem")
-        checked: ApprovalKind = TypeAdapter(ApprovalKind).validate_python(kind)
-        record_approval(open_store(settings), private, checked, subject, approver=approver, reason=reason)
-        ledger.append(open_store(settings), approver, "approved", subject, {"kind": kind, "reason": reason})
-        print(f"{kind} of {subject[:12]} approved by {approver}.")
+        approval = record(StageContext.open(settings), kind, subject, approver=approver, reason=reason, key=key).approval
+        print(f"{approval.kind} of {approval.subject[:12]} approved by {approval.approver}.")
+
+
+@app.command()
+def trace(
+    request_id: Annotated[str, typer.Argument(help="the id of an answered request (header X-Request-ID)")],
+    as_json: Annotated[bool, typer.Option("--json", help="the whole record as JSON, for machines")] = False,
+    config: Config = None,
+) -> None:
+    """Walk from an answer back to its photo, model, approvals and runs. Exit status 1 where a link does not hold."""
+    from pipeline_project.governance.trace import trace_request
+    from pipeline_project.governance.trace_text import render_trace
+    from pipeline_project.stage import StageContext
+
+    with _user_errors():
+        _, settings = _project(config)
+        found = trace_request(StageContext.open(settings), request_id)
+        print(found.model_dump_json(indent=2) if as_json else render_trace(found), end="\n" if as_json else "")
+        if found.problems():
+            raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    apply: Annotated[bool, typer.Option("--apply", help="remove it; without this it is only shown")] = False,
+    why: Annotated[str | None, typer.Option(help="a digest: print what keeps that version, and nothing else")] = None,
+    by: Annotated[str, typer.Option(help="who removes, for the audit ledger")] = "pipeline gc",
+    config: Config = None,
+) -> None:
+    """Show what nothing needs any more: versions, caches, runs. With --apply, remove it."""
+    from pipeline_project.local.housekeeping import collect_garbage, explain_kept
+
+    with _user_errors():
+        _, settings = _project(config)
+        print(explain_kept(settings, why) if why is not None else collect_garbage(settings, apply=apply, by=by))
 
 
 @keys.command("create")
@@ -113,11 +140,11 @@ def create_key(
     config: Config = None,
 ) -> None:
     """Make a key in the runtime home and trust it: a person's approvals, or with --signer the packages it signs."""
-    from pipeline_project.trust.signing import load_or_create_key
+    from pipeline_project.trust.signing import key_file, load_or_create_key
 
     with _user_errors():
         _, settings = _project(config)
-        path = settings.home / "keys" / f"{owner}.pem"
+        path = key_file(settings.home / "keys", owner)
         trusted = settings.trusted_signers if signer else settings.trusted_approvers
         load_or_create_key(path, trusted)
         print(f"{path} (keep it secret); trusted in {trusted}.")

@@ -1,79 +1,17 @@
 """The whole job as a user runs it: real webserver, daemon, queue, endpoints, MLflow; first into a failed gate, then to a served model."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from datetime import date, timedelta
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import yaml
 
-from pipeline_project.sample import generate_catalogue, product_photo
-from pipeline_project.settings import load_settings
-from pipeline_project.stage import StageContext
+from pipeline_project.sample import product_photo
+from pipeline_project_tests.small_project import LOW, OUT_OF_REACH, Project
 
 pytestmark = pytest.mark.slow
-DAYS = [date(2026, 11, 1) + timedelta(days=n) for n in range(3)]
-LOW = {"accuracy": 0.4, "precision_per_class": 0.0, "recall_per_class": 0.0, "macro_f1": 0.3}
-NO_HURDLE = {
-    "max_slice_gap": 1.0,
-    "min_slice_size": 5,
-    "max_expected_calibration_error": 1.0,
-    "min_corruption_accuracy": 0.0,
-    "throughput_rps": 5,
-}
-OUT_OF_REACH = {"accuracy": 1.0, "macro_f1": 1.0}
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-class Project:
-    """A small project in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.config, self.home = folder, folder / "small.yaml", folder / "home"
-        self.ports = free_ports(4)
-        generate_catalogue(folder / "photos", seed=3, days=DAYS, images_per_day=120)
-
-    def write(self, gates: dict[str, float]) -> None:
-        dagster, mlflow, production, staging = self.ports
-        values = {
-            "extends": "sample",
-            "name": "small",
-            "data": {"source": "photos", "start_date": DAYS[0]},
-            "image": {"size": 32},
-            "training": {"epochs": 16, "learning_rate": 0.001},
-            "tuning": {"trials": 2, "epochs": 2, "batch_size": [16], "learning_rate": [0.001, 0.002]},
-            "cross_validation": {"folds": 2, "epochs": 2},
-            "evaluation": {"load_test_s": 2, "explained_images": 8},
-            "monitoring": {"min_predictions": 50},
-            "local": {"dagster_port": dagster, "mlflow_port": mlflow, "demo_requests": 60},
-            "serving": {"production": {"port": production, "workers": 1, "step_seconds": 0}, "staging": {"port": staging}},
-            "gates": {**NO_HURDLE, **gates},
-        }
-        self.config.write_text(yaml.safe_dump(values))
-
-    def pipeline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PIPELINE_HOME": str(self.home)}
-        command = [sys.executable, "-m", "pipeline_project.cli", *arguments]
-        return subprocess.run(command, check=False, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400)
-
-    def context(self) -> StageContext:
-        return StageContext.open(load_settings(self.config, environment={"PIPELINE_HOME": str(self.home)}))
 
 
 @pytest.fixture(scope="module")

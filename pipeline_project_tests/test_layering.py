@@ -29,10 +29,12 @@ FLOORS = [
     ["statistics"],
     ["trust"],
     ["plots", "provenance"],
+    ["reuse"],
     ["stage"],
     ["storage", "tables"],
     ["settings"],
     ["contracts"],
+    ["code_version"],
     ["digests"],
 ]
 HEIGHT = {room: len(FLOORS) - level for level, rooms in enumerate(FLOORS) for room in rooms}

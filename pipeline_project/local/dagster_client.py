@@ -48,6 +48,7 @@ query Events($run: ID!, $cursor: String) {
         }
         ... on ExecutionStepFailureEvent { error { message } }
         ... on RunFailureEvent { error { message } }
+        ... on EngineEvent { error { message } }
       }
     }
     ... on PythonError { message }
@@ -71,6 +72,8 @@ class Run:
     materialized: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    engine_error: str | None = None
+    """What kept Dagster itself from starting the run, such as a code location that does not load."""
 
 
 class DagsterClient:
@@ -157,8 +160,11 @@ class DagsterClient:
             if not found["success"]:
                 (run.failures if found["severity"] == "ERROR" else run.warnings).append(line)
                 self._say(f"{run.name}: check {'failed' if found['severity'] == 'ERROR' else 'warns'}: {line}")
+        elif kind == "EngineEvent" and event.get("error"):
+            run.engine_error = event["error"]["message"].split("\n\nStack Trace:")[0]
         elif kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
-            message = (event.get("error") or {}).get("message") or event["message"]
+            engine = run.engine_error if kind == "RunFailureEvent" and not run.failures else None
+            message = (event.get("error") or {}).get("message") or engine or event["message"]
             run.failures.append(message.strip())
             self._say(f"{run.name}: {event.get('stepKey') or 'run'} failed: {message.strip()}")
         elif kind == "LogMessageEvent" and event["level"] == "INFO":

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline_project.governance import ledger
 from pipeline_project.local import services
 from pipeline_project.local.dagster_client import DagsterClient, Run
+from pipeline_project.local.project import require_enough_images
 from pipeline_project.local.traffic import send_traffic
 from pipeline_project.settings import Settings
 from pipeline_project.stage import StageContext
@@ -45,10 +46,12 @@ def run_demo(config: Path, settings: Settings, prepare: Callable[[], object]) ->
 
     Raises:
         DemoError: a run failed, such as at a gate; every number missed is named, and the evidence is kept.
+        ProjectError: a class has too few images.
         ServiceError: a service does not start.
     """
     progress = Progress()
     progress.say(f"project {settings.name}: settings {config}, everything made lies in {settings.home}")
+    require_enough_images(settings)
     started = services.dagster_services(settings)
     for service in started:
         services.start(settings, service, config)
@@ -56,7 +59,7 @@ def run_demo(config: Path, settings: Settings, prepare: Callable[[], object]) ->
     prepare()
     progress.part("services")
     for environment in ("staging", "production"):
-        url = services.start_endpoint(settings, "staging" if environment == "staging" else "production")
+        url = services.start_endpoint(settings, "staging" if environment == "staging" else "production", config)
         progress.say(f"{environment} endpoint: {url}")
     for service in started:
         services.wait_ready(settings, service)
@@ -89,12 +92,16 @@ def run_graph(client: DagsterClient, settings: Settings, progress: Progress) -> 
 
 def approve_for_demo(context: StageContext, say: Callable[[str], None]) -> None:
     """Record the production approval with a throw-away key (R130). A real project's key belongs to a person."""
-    from pipeline_project.trust.approvals import record_approval
+    from pipeline_project.trust.approvals import find_approval, record_approval
     from pipeline_project.trust.signing import load_or_create_key
 
     settings = context.settings
-    key = load_or_create_key(settings.home / "keys" / "demo-approver.pem", settings.trusted_approvers)
     package = context.artifacts.latest("registered_model").info["package"]
+    earlier = find_approval(context.artifacts.bytes, settings.trusted_approvers, "production_deployment", package)
+    if earlier is not None:
+        say(f"package {package[:12]} was approved for production by {earlier.approval.approver} before")
+        return
+    key = load_or_create_key(settings.home / "keys" / "demo-approver.pem", settings.trusted_approvers)
     reason = "approved by make demo with a throw-away key"
     record_approval(context.artifacts.bytes, key, "production_deployment", package, approver="demo", reason=reason)
     ledger.append(context.artifacts.bytes, "demo", "approved", package, {"kind": "production_deployment", "reason": reason})

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline_project.contracts import Environment
 from pipeline_project.serving.documents import remove_report
 from pipeline_project.serving.guard import guard_once
+from pipeline_project.serving.ports import explain_bind_error
 from pipeline_project.serving.prediction_log import Shipper, spool_folder
 from pipeline_project.settings import Settings
 from pipeline_project.storage import ByteStore, open_artifacts
@@ -271,8 +272,8 @@ def _listen(host: str, port: int, environment: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServerStartError(
-            f"{environment}: cannot listen on {host}:{port}: {error.strerror}. "
-            f"Stop what uses the port, or set serving.{environment}.port to another one."
+            f"{environment}: cannot listen on {host}:{port}: the port {explain_bind_error(error, host, port)}. "
+            f"Stop what uses the port, or set serving.{environment}.port in the settings to another one."
         ) from None
     return listener
 

@@ -1,6 +1,10 @@
 """The documents against what they describe: links, commands, settings, and the diagram of the graph."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,24 +118,62 @@ def test_the_tables_of_operations_name_what_there_is() -> None:
 
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
     repository = defs().get_repository_def()
-    for definition in [*repository.schedule_defs, *repository.sensor_defs]:
-        row = next(line for line in text.splitlines() if line.startswith(f"| `{definition.name}`"))
-        assert f"`{definition.job.name}`" in row
+    definitions = {d.name: d.job_name for d in repository.schedule_defs}
+    definitions |= {d.name: d.targets[0].job_name if d.targets else None for d in repository.sensor_defs}
+    rows = dict(
+        re.findall(r"^\| `(\w+)`(?: \(sensor\))? \| (.*) \|$", text.split("## Schedules and sensors")[1].split("\n## ")[0], re.MULTILINE)
+    )
+    assert rows.keys() == definitions.keys()
+    for name, job in definitions.items():
+        assert job is None or job.startswith("__") or f"`{job}`" in rows[name]
     for kind in ApprovalKind.__args__:  # type: ignore[attr-defined]
         assert f"| `{kind}` |" in text
     local = load_settings("sample", environment={})
-    ports = [local.local.dagster_port, local.local.mlflow_port, local.serving.production.port, local.serving.staging.port]
+    ports = [
+        local.local.dagster_port,
+        local.local.audit_port,
+        local.local.mlflow_port,
+        local.serving.production.port,
+        local.serving.staging.port,
+    ]
     assert all(f"http://127.0.0.1:{port} " in text for port in ports)
 
 
-def test_sensors_and_schedules_are_off_by_default() -> None:
-    import dagster as dg
+def test_the_approvals_table_names_every_setting_that_is_compared() -> None:
+    from pipeline_project.evaluation.gates import compliance_settings
+    from pipeline_project.ingest.sources import source_identity
 
-    from pipeline_project.definitions import defs
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    settings = load_settings("sample", environment={})
+    [told] = re.findall(r"\*\*Compliance settings\*\* are (.*?)\n\n", text, re.DOTALL)
+    named = set(re.findall(r"`([a-z_.]+)`", told))
+    compared = {f"{section}.{key}" for section, values in compliance_settings(settings).items() for key in values}
+    assert {name for name in compared if not {name, name.split(".")[0]} & named} == set(), "compared, but not named"
+    left_out = {
+        f"{s}.{key}" for s in named & set(type(settings).model_fields) for key in type(getattr(settings, s)).model_fields
+    } - compared
+    assert {name for name in named if "." in name} == (compared & named) | left_out, "named, but neither compared nor left out"
+    [row] = re.findall(r"^\| `data_source_modifications` \|.*$", text, re.MULTILINE)
+    assert [word.strip() for word in row.split("|")[3].split(",")] == ["source", "label file", "columns", "classes"]
+    assert set(source_identity(settings)) == {"source", "labels_file", "image_column", "label_column", "classes"}
 
-    repository = defs().get_repository_def()
-    assert {s.default_status for s in repository.schedule_defs} == {dg.DefaultScheduleStatus.STOPPED}
-    assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.STOPPED}
+
+@pytest.mark.parametrize(("default", "status"), [("stopped", "STOPPED"), ("running", "RUNNING")])
+def test_what_starts_runs_is_off_on_a_laptop_and_on_in_production(default: str, status: str) -> None:
+    """In a process of its own: default statuses are fixed when the code location loads."""
+    code = """
+import json
+from pipeline_project.definitions import defs
+repository = defs().get_repository_def()
+print(json.dumps({d.name: d.default_status.value for d in [*repository.schedule_defs, *repository.sensor_defs]}))
+"""
+    environment = {**os.environ, "PIPELINE__AUTOMATION__DEFAULT": default}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, env=environment)
+    found = json.loads(done.stdout)
+    assert {found.pop("run_failures"), found.pop("check_failures")} == {"RUNNING"}
+    assert set(found.values()) == {status}
+    assert load_settings("sample", environment={}).automation.default == "stopped"
+    assert load_settings("product_images", environment={}).automation.default == "running"
 
 
 def test_the_houses_rooms_are_all_described() -> None:

@@ -8,11 +8,24 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from pipeline_project.local.services import Service, ServiceError, ServiceState, running, start, stop_all, wait_ready
+from pipeline_project.local.services import (
+    AUDIT,
+    Service,
+    ServiceError,
+    ServiceState,
+    audit_service,
+    prepare_home,
+    running,
+    start,
+    stop_all,
+    wait_ready,
+)
 from pipeline_project.settings import Settings, load_settings
 
 pytestmark = pytest.mark.slow
@@ -103,7 +116,7 @@ def test_taken_port_is_a_clear_error(settings: Settings, config: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(
-            ServiceError, match=rf"Port {port} is taken by another program, so mlflow cannot start.*local\.mlflow_port in .*settings"
+            ServiceError, match=rf"Port {port} is taken by .*, so mlflow cannot start.*local\.mlflow_port to a free port in .*settings"
         ):
             start(settings, file_server(port), config)
     assert not state_file(settings).exists()
@@ -153,3 +166,78 @@ def test_killed_service_is_not_running(settings: Settings, config: Path) -> None
         time.sleep(0.02)
     assert running(settings, NAME) is None
     assert start(settings, service, config), "it can be started anew"
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[tuple[Settings, Service, Path]]:
+    """The auditors' webserver on a project of its own, with one run in its history."""
+    import dagster as dg
+
+    file, port = tmp_path / "settings.yaml", free_port()
+    file.write_text(f"extends: sample\nlocal: {{audit_port: {port}}}\n")
+    settings = load_settings(file, environment={"PIPELINE_HOME": str(tmp_path / "home")})
+    prepare_home(settings)
+
+    @dg.op
+    def look() -> None: ...
+
+    @dg.job
+    def looking() -> None:
+        look()
+
+    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
+        looking.execute_in_process(instance=instance)
+    service = audit_service(settings)
+    start(settings, service, file)
+    wait_ready(settings, service)
+    yield settings, service, file
+    stop_all(settings)
+
+
+def ask(service: Service, query: str, **variables: object) -> dict[str, Any]:
+    answer = httpx.post(f"{service.url}/graphql", json={"query": query, "variables": variables}, timeout=120, trust_env=False)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_auditors_see_everything_and_change_nothing(audit: tuple[Settings, Service, Path]) -> None:
+    settings, service, _ = audit
+    loaded = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name assetNodes { assetKey { path } } jobs { name } } } } }"
+    for _ in range(600):  # the code location loads after the server answers
+        nodes = ask(service, loaded)["data"]["repositoriesOrError"]["nodes"]
+        if nodes:
+            break
+        time.sleep(0.1)
+    assets = {node["assetKey"]["path"][0] for node in nodes[0]["assetNodes"]}
+    assert {"raw_images", "release_gate", "audit_dossier"} <= assets
+    runs = ask(service, "{ runsOrError { ... on Runs { results { runId jobName status } } } }")["data"]["runsOrError"]["results"]
+    assert [(run["jobName"], run["status"]) for run in runs] == [("looking", "SUCCESS")]
+
+    permissions = ask(service, "{ permissions { permission value } }")["data"]["permissions"]
+    assert permissions
+    assert not any(entry["value"] for entry in permissions)
+    delete = "mutation ($run: String!) { deletePipelineRun(runId: $run) { __typename } }"
+    assert ask(service, delete, run=runs[0]["runId"])["data"]["deletePipelineRun"]["__typename"] == "UnauthorizedError"
+    launch = "mutation ($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename } }"
+    job = {"repositoryLocationName": "pipeline_project", "repositoryName": nodes[0]["name"], "jobName": "approve"}
+    started = ask(service, launch, p={"selector": job, "mode": "default", "runConfigData": {}})
+    assert started["data"]["launchRun"]["__typename"] == "UnauthorizedError"
+    wipe = "mutation ($p: [PartitionsByAssetSelector!]!) { wipeAssets(assetPartitionRanges: $p) { __typename } }"
+    wiped = ask(service, wipe, p=[{"assetKey": {"path": ["raw_images"]}}])
+    assert "errors" in wiped or wiped["data"]["wipeAssets"]["__typename"] == "UnauthorizedError"
+    reported = httpx.post(f"{service.url}/report_asset_materialization/raw_images", json={}, timeout=60, trust_env=False)
+    assert reported.status_code == 401
+    after = ask(service, "{ runsOrError { ... on Runs { results { runId } } } }")["data"]["runsOrError"]["results"]
+    assert [run["runId"] for run in after] == [runs[0]["runId"]], "nothing was started and nothing deleted"
+    assert stop_all(settings) == [AUDIT]
+    assert running(settings, AUDIT) is None
+
+
+def test_the_taken_port_of_the_auditors_names_its_own_setting(settings: Settings, config: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        local = settings.local.model_copy(update={"audit_port": other.getsockname()[1]})
+        with pytest.raises(ServiceError, match=r"dagster-audit cannot start.*local\.audit_port"):
+            start(settings, audit_service(settings.model_copy(update={"local": local})), config)
