@@ -7,7 +7,7 @@ SOURCE ?=
 CONFIG ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev stop test lint format bench-platform bench-sample lock clean
+.PHONY: help install demo dev stop test test-graph lint format bench-platform bench-sample lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ stop: $(INSTALLED) ## stop what demo and dev started
 
 test: lint ## lint, types and every test
 	$(BIN)/pytest
+
+test-graph: $(INSTALLED) ## the graph as engineers use it: through the real webserver and daemon
+	$(BIN)/pytest pipeline_project_tests/graph pipeline_project_tests/defs
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -39,8 +39,9 @@ from pipeline_project.stage import StageContext
 
 DAYS = 2
 IMAGES_A_DAY = 120
-TARGETS = {"run": 10, "daemon": 4, "daemon's code server": 3, "webserver": 2, "webserver's code server": 1}
+SHARES = {"run": 10, "daemon": 4, "daemon's code server": 3, "webserver": 2, "webserver's code server": 1}
 _MEAN_GAP_S = 6.0
+_INTO_RUN_S = 12.0
 _PATIENCE_S = 1500.0
 _IN_PROGRESS = [s for s in dg.DagsterRunStatus if s.value not in ("SUCCESS", "FAILURE", "CANCELED")]
 
@@ -68,7 +69,8 @@ def drill(folder: Path, *, kills: int, seed: int = 0) -> dict[str, Any]:
     expected, calm_s, _ = calm.work_through(None)
     say(f"undisturbed: {calm_s:.0f} s, {len(expected)} payload digests; now with {kills} kills")
     rough = Operator(*make_project(folder / "rough", photos))
-    killer = Killer(rough.settings, kills, random.Random(seed))
+    chance = random.Random(seed)
+    killer = Killer(rough.settings, plan(kills, chance), chance)
     found, rough_s, left = rough.work_through(killer)
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     ok = not different and not any(left.values()) and sum(killer.done.values()) == kills
@@ -89,6 +91,15 @@ def drill(folder: Path, *, kills: int, seed: int = 0) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }
+
+
+def plan(kills: int, chance: random.Random) -> list[str]:
+    """What to kill: the targets by their shares, the run first, in random order."""
+    whole = [target for target, share in SHARES.items() for _ in range(share)]
+    few = whole[:: max(1, len(whole) // kills)][:kills]
+    targets = few if kills < len(whole) else [whole[n % len(whole)] for n in range(kills)]
+    chance.shuffle(targets)
+    return targets
 
 
 def make_project(home: Path, photos: Path) -> tuple[Path, Settings]:
@@ -239,10 +250,10 @@ class Operator:
 
 @dataclass
 class Killer:
-    """Kills at random moments until it has killed `kills` times."""
+    """Kills what the plan names, one after the other, at random moments."""
 
     settings: Settings
-    kills: int
+    plan: Sequence[str]
     chance: random.Random
     done: "collections.Counter[str]" = field(default_factory=collections.Counter)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -250,7 +261,7 @@ class Killer:
     @property
     def finished(self) -> bool:
         """Whether all kills are done."""
-        return sum(self.done.values()) >= self.kills
+        return sum(self.done.values()) >= len(self.plan)
 
     @contextmanager
     def at_work(self, instance: dg.DagsterInstance) -> Iterator[None]:
@@ -264,15 +275,27 @@ class Killer:
             thread.join()
 
     def _work(self, instance: dg.DagsterInstance) -> None:
-        while not self.finished and not self._stop.wait(self.chance.expovariate(1 / _MEAN_GAP_S)):
-            living = {target: pids for target in TARGETS if (pids := self._find(instance, target))}
-            if not living:
-                continue
-            target = self.chance.choices(list(living), weights=[TARGETS[target] for target in living])[0]
-            with suppress(ProcessLookupError):
-                os.kill(self.chance.choice(living[target]), signal.SIGKILL)
-                self.done[target] += 1
-                say(f"kill {sum(self.done.values())} of {self.kills}: {target}")
+        """Kill the targets of the plan, each at a random moment; a run at a random moment of its life."""
+        for number, target in enumerate(self.plan, 1):
+            if self._stop.wait(self.chance.expovariate(1 / _MEAN_GAP_S)):
+                return
+            while not self._kill(instance, target):
+                if self._stop.wait(0.2):
+                    return
+            self.done[target] += 1
+            say(f"kill {number} of {len(self.plan)}: {target}")
+
+    def _kill(self, instance: dg.DagsterInstance, target: str) -> bool:
+        if target == "run" and self._find(instance, target):
+            self._stop.wait(self.chance.uniform(0, _INTO_RUN_S))
+        pids = self._find(instance, target)
+        if not pids:
+            return False
+        try:
+            os.kill(self.chance.choice(pids), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _find(self, instance: dg.DagsterInstance, target: str) -> list[int]:
         if target == "run":

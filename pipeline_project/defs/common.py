@@ -4,6 +4,7 @@ import base64
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
+from importlib import import_module
 from types import NoneType
 from typing import Any, TypedDict
 
@@ -76,7 +77,7 @@ def step_metadata(result: StepResult) -> dict[str, Any]:
 
 def asset_checks(
     asset: str,
-    check: Callable[..., list[CheckOutcome]],
+    check: str,
     names: Mapping[str, str],
     *,
     blocking: frozenset[str] = frozenset(),
@@ -86,7 +87,8 @@ def asset_checks(
 
     Args:
         asset: the asset's name.
-        check: a stage check; called with a `StageContext`, and the day if `daily`.
+        check: "module:function" of a stage check, imported when it runs: loading the graph must not load what checks need. It is called
+            with a `StageContext`, and the day if `daily`.
         names: {check name: description}, exactly what `check` gives.
         blocking: names whose failure stops what is downstream in the same run.
     """
@@ -101,7 +103,7 @@ def asset_checks(
     @dg.multi_asset_check(name=f"{asset}_checks", specs=specs, can_subset=True)
     def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         try:
-            outcomes = check(stage_context(context), *([day_of(context)] if daily else []))
+            outcomes = stage_check(check)(stage_context(context), *([day_of(context)] if daily else []))
         except (ValueError, OSError) as error:  # a check that raises would leave no evaluation
             why = {FAILURE_KIND: OUT_OF_REACH if out_of_reach(error) else WRONG_INPUT}
             outcomes = [CheckOutcome(name, False, f"could not be checked: {error}", why) for name in names]
@@ -121,6 +123,13 @@ def asset_checks(
             )
 
     return checks
+
+
+def stage_check(name: str) -> Callable[..., list[CheckOutcome]]:
+    """The function that "module:function" names, the module below `pipeline_project`."""
+    module, _, function = name.partition(":")
+    found: Callable[..., list[CheckOutcome]] = getattr(import_module(f"pipeline_project.{module}"), function)
+    return found
 
 
 def to_dagster(metadata: Metadata) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import AssetKey, AssetRecordsFilter, DagsterEventType, DagsterInstance, RunsFilter
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
@@ -37,6 +36,8 @@ def removable_runs(instance: DagsterInstance, keep: Collection[str], older_than:
         keep: ids of the runs that made an artefact which is kept.
         older_than: UTC; a time less than a day ago counts as one day ago.
     """
+    from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES  # slow to import, and rarely needed
+
     now = datetime.now(UTC)
     older_than = min(older_than, now - _MIN_AGE)
     needed = set(keep) | _latest_runs(instance) | _relatives_of_unfinished(instance)

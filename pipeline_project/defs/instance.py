@@ -15,7 +15,6 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterInstance
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 from pipeline_project.local.processes import Member, end, may_execute_run, members
 
@@ -207,6 +206,8 @@ def _age(process: Member) -> float:
 
 def _hand_out(instance: DagsterInstance) -> None:
     """Give free places to steps that wait: a run killed between giving one up and handing it on leaves them waiting for ever."""
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage) or not storage.supports_global_concurrency_limits:
         return

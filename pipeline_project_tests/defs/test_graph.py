@@ -4,11 +4,14 @@ After a wanted change of the graph: `python -m pytest pipeline_project_tests/def
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+
+import pipeline_project
 
 SNAPSHOT = Path(__file__).parent / "graph.json"
 FIXED_TABLE = {  # the names that the design fixes
@@ -105,3 +108,21 @@ def test_today_is_a_partition() -> None:
     from pipeline_project.defs.common import DAYS
 
     assert DAYS.get_partition_keys()[-1] == datetime.now(UTC).date().isoformat()
+
+
+def test_every_schedule_and_sensor_says_what_it_does(definitions: dg.Definitions) -> None:
+    repository = definitions.get_repository_def()
+    for definition in [*repository.schedule_defs, *repository.sensor_defs]:
+        assert definition.description, f"{definition.name} shows no text on the automation page"
+
+
+def test_every_check_names_a_function_of_a_stage() -> None:
+    from pipeline_project.defs.common import stage_check
+
+    named = [
+        name
+        for file in (Path(pipeline_project.__file__).parent / "defs").glob("*/checks.py")
+        for name in re.findall(r'"([\w.]+:\w+)"', file.read_text("utf-8"))
+    ]
+    assert len(named) >= 18
+    assert all(callable(stage_check(name)) for name in named)

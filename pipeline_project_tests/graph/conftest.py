@@ -21,7 +21,8 @@ from pipeline_project.local.dagster_client import DagsterClient
 from pipeline_project.serving.process import find_server
 from pipeline_project.stage import StageContext
 from pipeline_project.trust.signing import load_or_create_key
-from pipeline_project_tests.graph.ui import RunLog, Ui
+from pipeline_project_tests.graph.pages import RunLog
+from pipeline_project_tests.graph.ui import Ui
 from pipeline_project_tests.small_project import LOW, OUT_OF_REACH, Project
 
 GATES = LOW

@@ -14,7 +14,8 @@ from pipeline_project.local.dagster_client import DagsterClient
 from pipeline_project.local.traffic import send_traffic
 from pipeline_project.serving.client import PredictionClient
 from pipeline_project_tests.graph.conftest import Platform
-from pipeline_project_tests.graph.ui import Materialization, RefusedError, Ui
+from pipeline_project_tests.graph.pages import Materialization
+from pipeline_project_tests.graph.ui import RefusedError, Ui
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline_project_tests.graph.conftest import GATES, NO_GO, RELEASE, Platform
-from pipeline_project_tests.graph.ui import RunLog
+from pipeline_project_tests.graph.pages import RunLog
 
 pytestmark = pytest.mark.slow
 

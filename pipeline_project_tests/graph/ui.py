@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
+
+from pipeline_project_tests.graph.pages import EVENTS, METADATA, RUN, Materialization, RunLog, read_event, read_metadata, read_tags
 
 REPOSITORY = {"repositoryLocationName": "pipeline_project", "repositoryName": "__repository__"}
 ASSET_JOB = "__ASSET_JOB"  # the implicit job behind every "Materialize" button
@@ -14,82 +15,10 @@ DONE = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 BACKFILL_DONE = frozenset({"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"})
 
 _PROBLEM = "... on Error { message } ... on RunConfigValidationInvalid { errors { message } }"
-_RUN = "runId status jobName parentRunId rootRunId tags { key value } startTime"
-_METADATA = """metadataEntries { __typename label
-  ... on TextMetadataEntry { text } ... on IntMetadataEntry { intRepr } ... on FloatMetadataEntry { floatValue }
-  ... on BoolMetadataEntry { boolValue } ... on JsonMetadataEntry { jsonString } ... on MarkdownMetadataEntry { mdStr }
-  ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } ... on TimestampMetadataEntry { timestamp }
-  ... on PipelineRunMetadataEntry { runId } ... on AssetMetadataEntry { assetKey { path } }
-  ... on TableMetadataEntry { table { records } } }"""
-_EVENTS = (
-    """query Log($run: ID!, $cursor: String) {
-  logsForRun(runId: $run, afterCursor: $cursor, limit: 1000) {
-    ... on EventConnection { cursor hasMore events {
-      __typename
-      ... on MessageEvent { message level stepKey }
-      ... on MaterializationEvent { assetKey { path } partition """
-    + _METADATA
-    + """ }
-      ... on AssetCheckEvaluationEvent { evaluation { checkName success severity description assetKey { path } } }
-      ... on ExecutionStepFailureEvent { error { message } }
-      ... on RunFailureEvent { error { message } }
-    } } }
-  runOrError(runId: $run) { ... on Run { """
-    + _RUN
-    + """ } }
-}"""
-)
 
 
 class RefusedError(Exception):
     """The webserver refused a request; the message is what the UI would show."""
-
-
-@dataclass
-class RunLog:
-    """A run and what its log says."""
-
-    run_id: str
-    status: str
-    job: str
-    parent: str | None
-    tags: dict[str, str]
-    started: bool
-    lines: list[str] = field(default_factory=list)
-    """what steps logged"""
-    steps_started: list[str] = field(default_factory=list)
-    materialized: list[str] = field(default_factory=list)
-    """asset names, in order; NAME[PARTITION] where there is one"""
-    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """{asset: metadata} of what was materialized"""
-    checks: dict[str, bool] = field(default_factory=dict)
-    """{asset.check: passed}"""
-    failures: list[str] = field(default_factory=list)
-    """messages of failed steps and of failed checks of severity ERROR"""
-
-    @property
-    def why(self) -> str:
-        """Every failure's message."""
-        return "\n".join(self.failures)
-
-
-@dataclass(frozen=True)
-class Materialization:
-    """An entry of an asset's page."""
-
-    run_id: str
-    partition: str | None
-    metadata: dict[str, Any]
-    tags: dict[str, str]
-
-    @property
-    def version(self) -> str:
-        """The data version."""
-        return self.tags["dagster/data_version"]
-
-    def version_of(self, upstream: str) -> str:
-        """The data version of an upstream asset that was read."""
-        return self.tags[f"dagster/input_data_version/{upstream}"]
 
 
 class Ui:
@@ -202,16 +131,16 @@ class Ui:
         """A run's page."""
         cursor, events = None, []
         while True:
-            data = self.ask(_EVENTS, run=run_id, cursor=cursor)
+            data = self.ask(EVENTS, run=run_id, cursor=cursor)
             page = data["logsForRun"]
             events += page["events"]
             cursor = page["cursor"]
             if not page["hasMore"]:
                 break
         run = data["runOrError"]
-        found = RunLog(run_id, run["status"], run["jobName"], run["parentRunId"], _pairs(run["tags"]), run["startTime"] is not None)
+        found = RunLog(run_id, run["status"], run["jobName"], run["parentRunId"], read_tags(run["tags"]), run["startTime"] is not None)
         for event in events:
-            _read(found, event)
+            read_event(found, event)
         return found
 
     def wait(self, *run_ids: str, timeout_s: float = 240) -> list[RunLog]:
@@ -255,10 +184,10 @@ class Ui:
         """An asset's page, newest first."""
         query = f"""query Events($key: AssetKeyInput!, $partitions: [String!], $limit: Int) {{ assetOrError(assetKey: $key) {{
           ... on Asset {{ assetMaterializations(partitions: $partitions, limit: $limit) {{
-          runId partition tags {{ key value }} {_METADATA} }} }} }} }}"""
+          runId partition tags {{ key value }} {METADATA} }} }} }} }}"""
         found = self.ask(query, key=_key(asset), partitions=[partition] if partition else None, limit=limit)["assetOrError"]
         return [
-            Materialization(event["runId"], event["partition"], _metadata(event["metadataEntries"]), _pairs(event["tags"]))
+            Materialization(event["runId"], event["partition"], read_metadata(event["metadataEntries"]), read_tags(event["tags"]))
             for event in found.get("assetMaterializations", [])
         ]
 
@@ -310,7 +239,7 @@ class Ui:
     def runs(self, **tags: str) -> list[dict[str, Any]]:
         """The runs page, newest first, filtered by tags."""
         query = f"""query Runs($filter: RunsFilter) {{ runsOrError(filter: $filter, limit: 100) {{
-          ... on Runs {{ results {{ {_RUN} }} }} }} }}"""
+          ... on Runs {{ results {{ {RUN} }} }} }} }}"""
         found: list[dict[str, Any]] = self.ask(query, filter={"tags": _tags(tags)})["runsOrError"]["results"]
         return found
 
@@ -364,39 +293,6 @@ class Ui:
 _TERMINATION = "... on Error { message } ... on TerminateRunFailure { message }"
 
 
-def _read(found: RunLog, event: dict[str, Any]) -> None:
-    kind = event["__typename"]
-    if kind == "LogMessageEvent":
-        found.lines.append(event["message"])
-    elif kind == "ExecutionStepStartEvent":
-        found.steps_started.append(event["stepKey"])
-    elif kind == "MaterializationEvent":
-        name = event["assetKey"]["path"][-1]
-        found.materialized.append(f"{name}[{event['partition']}]" if event["partition"] else name)
-        found.metadata[name] = _metadata(event["metadataEntries"])
-    elif kind == "AssetCheckEvaluationEvent":
-        checked = event["evaluation"]
-        name = f"{checked['assetKey']['path'][-1]}.{checked['checkName']}"
-        found.checks[name] = checked["success"]
-        if not checked["success"] and checked["severity"] == "ERROR":
-            found.failures.append(f"{name}: {checked['description']}")
-    elif kind in ("ExecutionStepFailureEvent", "RunFailureEvent"):
-        found.failures.append((event.get("error") or {}).get("message") or event["message"])
-
-
-def _metadata(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for entry in entries:
-        values = [value for key, value in entry.items() if key not in ("__typename", "label")]
-        value = values[0] if values else None
-        if entry["__typename"] == "JsonMetadataEntry":
-            value = json.loads(value)
-        elif entry["__typename"] == "TableMetadataEntry":
-            value = [json.loads(record) for record in value["records"]]
-        found[entry["label"]] = value
-    return found
-
-
 def _succeeded(answer: dict[str, Any], type_: str) -> dict[str, Any]:
     if answer["__typename"] != type_:
         reasons = answer.get("message") or "; ".join(error["message"] for error in answer.get("errors", []))
@@ -414,7 +310,3 @@ def _check(asset: str, name: str) -> dict[str, Any]:
 
 def _tags(tags: dict[str, str] | None) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in (tags or {}).items()]
-
-
-def _pairs(tags: Iterable[dict[str, str]]) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in tags}

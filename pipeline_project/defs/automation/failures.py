@@ -29,14 +29,22 @@ def alerts_log() -> Path:
     return project_settings().home / "logs" / "alerts.log"
 
 
-@dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=30)
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Tells of every run of this location that failed, once; a crashed run that is about to be started again is a warning only.",
+)
 def run_failures(context: dg.RunFailureSensorContext) -> None:
     """Tells of every run of this location that failed, once; a crashed run that is about to be started again is a warning only."""
     alert = run_alert(context.instance, context.dagster_run)
     tell(stage_context(context).artifacts.bytes, alerts_log(), _ended(context.instance, context.dagster_run), alert)
 
 
-@dg.sensor(default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=30)
+@dg.sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Tells of every check that failed, once its run has ended: critical where it blocks, else a warning.",
+)
 def check_failures(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Tells of every check that failed, once its run has ended: critical where it blocks, else a warning."""
     told, cursor = tell_failed_checks(context.instance, stage_context(context), context.cursor)

@@ -13,7 +13,13 @@ _settings = project_settings()
 STATUS = dg.DefaultScheduleStatus.RUNNING if _settings.automation.default == "running" else dg.DefaultScheduleStatus.STOPPED
 
 
-@dg.schedule(job=ingest_day, cron_schedule=_settings.ingest.schedule, execution_timezone="UTC", default_status=STATUS)
+@dg.schedule(
+    job=ingest_day,
+    cron_schedule=_settings.ingest.schedule,
+    execution_timezone="UTC",
+    default_status=STATUS,
+    description="The day that ended (R40), and each earlier one that changed since it was taken in: late photos, corrected labels.",
+)
 def daily_ingest(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """The day that ended (R40), and each earlier one that changed since it was taken in: late photos, corrected labels."""
     yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
@@ -26,7 +32,13 @@ def daily_ingest(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] |
     return ingest_requests(plan, "daily_ingest")
 
 
-@dg.schedule(job=monitor_day, cron_schedule=_settings.monitoring.schedule, execution_timezone="UTC", default_status=STATUS)
+@dg.schedule(
+    job=monitor_day,
+    cron_schedule=_settings.monitoring.schedule,
+    execution_timezone="UTC",
+    default_status=STATUS,
+    description="The day that ended: prediction log, truth, drift, performance (R171).",
+)
 def daily_monitoring(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """The day that ended: prediction log, truth, drift, performance (R171).
 
@@ -40,7 +52,13 @@ def daily_monitoring(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | d
     return dg.RunRequest(run_key=f"daily_monitoring-{day}", partition_key=day, tags={REASON: "daily_monitoring"})
 
 
-@dg.schedule(job=train_and_stage, cron_schedule=_settings.training.schedule, execution_timezone="UTC", default_status=STATUS)
+@dg.schedule(
+    job=train_and_stage,
+    cron_schedule=_settings.training.schedule,
+    execution_timezone="UTC",
+    default_status=STATUS,
+    description="Retrain on all good days (R95, R183); production still needs a person.",
+)
 def weekly_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Retrain on all good days (R95, R183); production still needs a person."""
     running = training_in_flight(context.instance)

@@ -11,7 +11,12 @@ from pipeline_project.defs.resources import project_settings
 STATUS = dg.DefaultSensorStatus.RUNNING if project_settings().automation.default == "running" else dg.DefaultSensorStatus.STOPPED
 
 
-@dg.sensor(job=ingest_day, minimum_interval_seconds=60, default_status=STATUS)
+@dg.sensor(
+    job=ingest_day,
+    minimum_interval_seconds=60,
+    default_status=STATUS,
+    description="Asks for the days whose objects or label files differ from those last taken in (R41): new, changed and deleted ones.",
+)
 def new_objects(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Asks for the days whose objects or label files differ from those last taken in (R41): new, changed and deleted ones.
 
@@ -26,7 +31,12 @@ def new_objects(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     return dg.SensorResult(run_requests=ingest_requests(plan, "new_objects"))
 
 
-@dg.sensor(job=train_and_stage, minimum_interval_seconds=300, default_status=STATUS)
+@dg.sensor(
+    job=train_and_stage,
+    minimum_interval_seconds=300,
+    default_status=STATUS,
+    description="Retrains once for a day whose drift_report found drift, unless a model was trained since (R183).",
+)
 def drift_asks_for_training(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Retrains once for a day whose drift_report found drift, unless a model was trained since (R183)."""
     from pipeline_project.monitoring.retraining import days_of_drift
@@ -34,7 +44,12 @@ def drift_asks_for_training(context: dg.SensorEvaluationContext) -> dg.SensorRes
     return _ask_for_training(context, "drift", days_of_drift(stage_context(context)))
 
 
-@dg.sensor(job=train_and_stage, minimum_interval_seconds=300, default_status=STATUS)
+@dg.sensor(
+    job=train_and_stage,
+    minimum_interval_seconds=300,
+    default_status=STATUS,
+    description="Retrains once for a day whose performance_report raised the accuracy alert, unless a model was trained since (R183).",
+)
 def performance_asks_for_training(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Retrains once for a day whose performance_report raised the critical accuracy alert, unless a model was trained since (R183)."""
     from pipeline_project.monitoring.retraining import days_of_low_accuracy

@@ -1,11 +1,10 @@
 """Checks of the dataset version."""
 
-from pipeline_project.dataset.checks import check_splits
 from pipeline_project.defs.common import asset_checks
 
 dataset_splits_checks = asset_checks(
     "dataset_splits",
-    check_splits,
+    "dataset.checks:check_splits",
     {
         "ratios": "The splits have their shares, up to a group of duplicates.",
         "no_leakage": "No image and no group of near duplicates lies in two splits.",

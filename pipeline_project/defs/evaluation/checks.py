@@ -1,11 +1,10 @@
 """Checks of the evidence and of the verdict."""
 
 from pipeline_project.defs.common import asset_checks
-from pipeline_project.evaluation.checks import check_evaluation, check_load_test, check_release_gate
 
 evaluation_report_checks = asset_checks(
     "evaluation_report",
-    check_evaluation,
+    "evaluation.checks:check_evaluation",
     {
         "performance": "Accuracy, precision, recall and F1 reach their thresholds.",
         "slices": "No slice is treated markedly worse than another.",
@@ -17,7 +16,7 @@ evaluation_report_checks = asset_checks(
 
 load_test_report_checks = asset_checks(
     "load_test_report",
-    check_load_test,
+    "evaluation.checks:check_load_test",
     {
         "latency": "The 99th percentile is within its limit.",
         "throughput": "Enough requests a second.",
@@ -30,7 +29,7 @@ load_test_report_checks = asset_checks(
 
 release_gate_checks = asset_checks(
     "release_gate",
-    check_release_gate,
+    "evaluation.checks:check_release_gate",
     {
         "data_validation_passes": "Every day that trained the model has a good verdict.",
         "model_performance_meets_threshold": "R100-R103, and robustness.",

@@ -1,11 +1,10 @@
 """Checks of the ingest assets."""
 
 from pipeline_project.defs.common import asset_checks
-from pipeline_project.ingest.checks import check_features, check_manifest, check_pack, check_raw_images
 
 raw_images_checks = asset_checks(
     "raw_images",
-    check_raw_images,
+    "ingest.checks:check_raw_images",
     {
         "file_format": "The first bytes of (nearly) every object announce an accepted image format.",
         "labels_schema": "Label files are UTF-8 CSV with the columns of the settings; labels are known classes.",
@@ -17,7 +16,7 @@ raw_images_checks = asset_checks(
 
 validated_manifest_checks = asset_checks(
     "validated_manifest",
-    check_manifest,
+    "ingest.checks:check_manifest",
     {
         "schema": "Rows are unique and complete.",
         "reject_rate": "Not too many images of the day were rejected.",
@@ -32,7 +31,7 @@ validated_manifest_checks = asset_checks(
 
 image_pack_checks = asset_checks(
     "image_pack",
-    check_pack,
+    "ingest.checks:check_pack",
     {
         "row_count": "The pack holds exactly the manifest's images, in order.",
         "content_hash": "The pack's bytes are those that were published.",
@@ -42,5 +41,5 @@ image_pack_checks = asset_checks(
 )
 
 image_features_checks = asset_checks(
-    "image_features", check_features, {"ranges": "Every measurement is finite and within its range."}, daily=True
+    "image_features", "ingest.checks:check_features", {"ranges": "Every measurement is finite and within its range."}, daily=True
 )

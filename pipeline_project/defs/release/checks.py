@@ -1,22 +1,20 @@
 """Checks of the endpoints, through their HTTP API."""
 
 from pipeline_project.defs.common import asset_checks
-from pipeline_project.release.batch import check_batch
-from pipeline_project.release.checks import check_production, check_staging
 
 _SMOKE = "Answers through the API equal the package's own."
 _SPLIT = "Requests are routed with the document's weights."
 
 staging_endpoint_checks = asset_checks(
     "staging_endpoint",
-    check_staging,
+    "release.checks:check_staging",
     {"smoke_test": _SMOKE, "observed_split": _SPLIT},
     blocking=frozenset({"smoke_test", "observed_split"}),
 )
 
 deployed_endpoint_checks = asset_checks(
     "deployed_endpoint",
-    check_production,
+    "release.checks:check_production",
     {
         "approval": "Every package that production serves was approved by a person.",
         "smoke_test": _SMOKE,
@@ -27,5 +25,5 @@ deployed_endpoint_checks = asset_checks(
 )
 
 batch_predictions_checks = asset_checks(
-    "batch_predictions", check_batch, {"row_count": "One prediction for each image of the day."}, daily=True
+    "batch_predictions", "release.batch:check_batch", {"row_count": "One prediction for each image of the day."}, daily=True
 )

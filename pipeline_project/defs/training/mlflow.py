@@ -51,6 +51,9 @@ def training_run(context: dg.AssetExecutionContext, settings: Settings) -> Itera
         try:
             yield tracker
             status = "FINISHED"
+        except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+            status = "KILLED"
+            raise
         finally:
             try:
                 with telling_tracking_errors(settings.tracking_uri):
