@@ -21,6 +21,7 @@ from pipeline_project.reuse import reusable
 from pipeline_project.stage import Picture, StageContext, StepResult, Table
 from pipeline_project.statistics.drift import class_drift, maximum_mean_discrepancy
 from pipeline_project.storage import Artifact, ArtifactMissingError
+from pipeline_project.tables import frame_to_parquet
 from pipeline_project.trust.signing import UntrustedError
 
 if TYPE_CHECKING:
@@ -44,9 +45,15 @@ def _complete(_: StageContext, report: Artifact) -> bool:
     return bool(report.info["mlflow_run_id"]) and all(part["status"] != UNAVAILABLE for part in parts)
 
 
+def _inputs(context: StageContext, day: date) -> dict[str, str]:
+    """The rows that the report is about: our own probes, which every deployment adds to the log, do not make it anew."""
+    context.artifacts.latest("prediction_log", day.isoformat())
+    return {"answered requests": sha256_bytes(frame_to_parquet(answered(read_predictions(context.artifacts, [day], "production"))))}
+
+
 @reusable(
     "drift_report",
-    inputs=["prediction_log"],
+    inputs=_inputs,
     settings=[f"monitoring.{name}" for name in ("drift_share", "kl_divergence", "min_predictions", "significance")],
     sound=_complete,
 )
