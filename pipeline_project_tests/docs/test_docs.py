@@ -112,6 +112,18 @@ def test_the_diagram_is_the_graph() -> None:
     assert drawn_daily == {name for name, node in nodes.items() if node.partitions_def is not None}
 
 
+def test_the_readme_draws_every_asset_in_its_group() -> None:
+    from pipeline_project.definitions import defs
+
+    block = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert block is not None
+    drawn = {
+        name: group for group, names in re.findall(r'(\w+)\["<b>\w+</b>[^<]*<br/>([^"]*)"\]', block[1]) for name in names.split("<br/>")
+    }
+    graph = defs().resolve_asset_graph()
+    assert drawn == {key.to_user_string(): graph.get(key).group_name for key in graph.materializable_asset_keys}
+
+
 def test_the_tables_of_operations_name_what_there_is() -> None:
     from pipeline_project.definitions import defs
     from pipeline_project.trust.approvals import ApprovalKind
