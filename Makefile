@@ -7,7 +7,7 @@ SOURCE ?=
 CONFIG ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev stop test test-graph lint format bench-platform bench-sample lock clean
+.PHONY: help install demo dev stop test test-graph lint format bench-platform bench-sample drill-kills lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-platform: $(INSTALLED) ## the graph through Dagster against the same steps
 
 bench-sample: $(INSTALLED) ## how hard the sample catalogue is, on 10 seeds
 	$(BIN)/python -m benchmarks.sample_difficulty
+
+drill-kills: $(INSTALLED) ## SIGKILL at 20 random moments: the same results, and nothing left behind
+	$(BIN)/python -m benchmarks.drill_kills
 
 lock: ## resolve pyproject.toml anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

@@ -94,7 +94,7 @@ def drill(folder: Path, *, kills: int, seed: int = 0) -> dict[str, Any]:
 
 
 def plan(kills: int, chance: random.Random) -> list[str]:
-    """What to kill: the targets by their shares, the run first, in random order."""
+    """What to kill: the targets by their shares, in random order."""
     whole = [target for target, share in SHARES.items() for _ in range(share)]
     few = whole[:: max(1, len(whole) // kills)][:kills]
     targets = few if kills < len(whole) else [whole[n % len(whole)] for n in range(kills)]

@@ -133,6 +133,25 @@ def gc(
         print(explain_kept(settings, why) if why is not None else collect_garbage(settings, apply=apply, by=by))
 
 
+@app.command()
+def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what can be mended safely")] = False, config: Config = None) -> None:
+    """Say what is wrong with this installation, why, and how to mend it. Exit status 1 when something is."""
+    from pipeline_project.local.doctor import examine, healthy, mend
+
+    with _user_errors():
+        file, settings = _project(config)
+        found = examine(settings, file)
+        if fix:
+            for line in mend(found):
+                print(line)
+            found = examine(settings, file)
+        for finding in found:
+            print(finding)
+        print(f"project {settings.name} in {settings.home}: {f'{len(found)} findings' if found else 'nothing is wrong'}")
+        if not healthy(found):
+            raise typer.Exit(1)
+
+
 @keys.command("create")
 def create_key(
     owner: Annotated[str, typer.Argument(help="whose key; a lower-case name")],
