@@ -61,7 +61,7 @@ def test_a_cancelled_training_leaves_nothing_running_and_the_next_gives_the_same
     assert cancelled.materialized == []
     assert ui.claimed_slots() == {}
     assert platform.digest("trained_model") == before
-    assert mlflow_status(platform, training) == {"FAILED"}  # closed, not left running
+    assert mlflow_status(platform, training) == {"KILLED"}  # closed, not left running
     again = platform.run("trained_model", tags=RECOMPUTE)
     assert again.status == "SUCCESS", again.why
     assert platform.digest("trained_model") == before

@@ -68,6 +68,19 @@ def test_all_downstream_of_an_asset(platform: Platform) -> None:
     }
 
 
+def test_a_second_run_computes_no_heavy_asset_and_says_why(platform: Platform) -> None:
+    heavy = ("data_profile", "dataset_splits", "tuned_hyperparameters", "cross_validation_report", "trained_model", "model_package")
+    judged = ("evaluation_report", "load_test_report")
+    log = platform.run(*heavy, *judged)
+    assert log.status == "SUCCESS", log.why
+    assert not any(step.startswith(("tuned_hyperparameters.run_worker", "cross_validation_report.train_fold")) for step in log.steps_started)
+    for asset in (*heavy, *judged):
+        metadata = log.metadata[asset]
+        assert metadata["reused"] is True, f"{asset}: {metadata['reuse_reason']}"
+        assert metadata["reuse_reason"].startswith("reused: content, code and configuration are those of the result made")
+        assert len(metadata["reuse_key"]) == 64
+
+
 def test_nothing_is_shown_as_unsynced_after_runs_that_changed_nothing(platform: Platform) -> None:
     before = platform.digest("dataset_splits")
     log = platform.run("dataset_splits", "model_package", tags=RECOMPUTE)
