@@ -104,8 +104,7 @@ def deploy_and_monitor(context: StageContext, settings: Settings) -> None:
     from pipeline_project.release.rollout import deploy_to_production
 
     approve_for_demo(context, lambda _: None)
-    deploy_to_production(context)
-    ledger.append(context.artifacts.bytes, "script", "deployed_to_production", context.artifacts.latest("registered_model").info["package"])
+    deploy_to_production(context, lambda package: ledger.append(context.artifacts.bytes, "script", "deployed_to_production", package))
     require(check_production(context), "approval", "smoke_test", "observed_split")
     send_traffic(context, settings.local.demo_requests, lambda _: None)
     today = datetime.now(UTC).date()

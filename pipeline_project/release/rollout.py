@@ -1,6 +1,7 @@
 """staging_endpoint and deployed_endpoint: a release is a sequence of documents, each waited for until every replica serves it."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pipeline_project.contracts import Environment, Route
@@ -16,7 +17,11 @@ from pipeline_project.trust.approvals import ApprovalRequiredError, SignedApprov
 _TIMEOUT_S = 60.0
 
 
-def deploy_to_staging(context: StageContext) -> StepResult:
+Announce = Callable[[str], object]
+"""Told the package of every rollout before it is published, and never of a materialization that changes nothing."""
+
+
+def deploy_to_staging(context: StageContext, announce: Announce = lambda _: None) -> StepResult:
     """Serve the registered package in staging; automatic once the gate said yes (R129).
 
     Payload: deployment.json (environment, package, verdict).
@@ -27,10 +32,10 @@ def deploy_to_staging(context: StageContext) -> StepResult:
     package = _released_package(context)
     documents = _roll_out(context, "staging", package)
     _follow(context, "staging", package)
-    return _result(context, "staging_endpoint", "staging", package, documents)
+    return _result(context, "staging_endpoint", "staging", package, documents, announce)
 
 
-def deploy_to_production(context: StageContext) -> StepResult:
+def deploy_to_production(context: StageContext, announce: Announce = lambda _: None) -> StepResult:
     """Serve the registered package in production: canary, steps, full; only with a recorded approval (R130).
 
     Payload: deployment.json (environment, package, verdict).
@@ -50,7 +55,7 @@ def deploy_to_production(context: StageContext) -> StepResult:
     _follow(context, "champion", package)
     if former is not None and former != package:
         _follow(context, "previous", former)
-    return _result(context, "deployed_endpoint", "production", package, documents, _approval_metadata(approval))
+    return _result(context, "deployed_endpoint", "production", package, documents, announce, _approval_metadata(approval))
 
 
 def _follow(context: StageContext, alias: str, package: str) -> None:
@@ -138,15 +143,26 @@ def _approval_metadata(signed: SignedApproval) -> Metadata:
 
 
 def _result(
-    context: StageContext, name: str, environment: Environment, package: str, documents: list[int], more: Metadata | None = None
+    context: StageContext,
+    name: str,
+    environment: Environment,
+    package: str,
+    documents: list[int],
+    announce: Announce,
+    more: Metadata | None = None,
 ) -> StepResult:
     verdict, registration = context.artifacts.latest("release_gate"), context.artifacts.latest("registered_model")
     record = {"version": 1, "environment": environment, "package": package, "verdict": verdict.digest}
-    artifact = context.artifacts.publish(
-        name,
-        {"deployment.json": canonical_json(record)},
-        info={"documents": documents, "package": package, "deployed": datetime.now(UTC).isoformat(timespec="seconds")},
-    )
+    payload = {"deployment.json": canonical_json(record)}
+    artifact = context.artifacts.find(name)
+    served_before = artifact is not None and set(documents) <= set(artifact.info["documents"])
+    if artifact is None or not served_before or artifact.json("deployment.json") != record:
+        if artifact is not None and served_before:  # judged anew, served by the same documents
+            documents = artifact.info["documents"]
+        else:
+            announce(package)
+        deployed = datetime.now(UTC).isoformat(timespec="seconds")
+        artifact = context.artifacts.publish(name, payload, info={"documents": documents, "package": package, "deployed": deployed})
     reports = replica_reports(context.artifacts.bytes, environment)
     return StepResult(
         artifact,
@@ -157,6 +173,7 @@ def _result(
             "registration": registration.digest,
             "model_version": str(registration.info.get("model_version", "")),
             "documents": documents,
+            "changed": not served_before,
             **(more or {}),
             "url": _environment(context, environment).address,
             "replicas": Table([{"replica": r.replica, "document": r.document, "ready": r.ready} for r in reports]),

@@ -73,7 +73,9 @@ def test_a_second_run_computes_no_heavy_asset_and_says_why(platform: Platform) -
     judged = ("evaluation_report", "load_test_report")
     log = platform.run(*heavy, *judged)
     assert log.status == "SUCCESS", log.why
-    assert not any(step.startswith(("tuned_hyperparameters.run_worker", "cross_validation_report.train_fold")) for step in log.steps_started)
+    assert not any(
+        step.startswith(("tuned_hyperparameters.run_worker", "cross_validation_report.train_fold")) for step in log.steps_started
+    )
     for asset in (*heavy, *judged):
         metadata = log.metadata[asset]
         assert metadata["reused"] is True, f"{asset}: {metadata['reuse_reason']}"

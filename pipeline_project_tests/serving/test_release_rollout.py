@@ -50,7 +50,9 @@ def test_a_release_needs_a_yes_an_approval_and_a_server_and_goes_by_canary(proje
     assert weights(context) == []
     project.approve(first)
     serve("production")
-    shown = deploy_to_production(context).metadata
+    announced: list[str] = []
+    shown = deploy_to_production(context, announced.append).metadata
+    assert announced == [first]
     assert weights(context) == [{"champion": 1.0}]
     given = find_approval(context.artifacts.bytes, context.settings.trusted_approvers, "production_deployment", first)
     assert given is not None
@@ -59,8 +61,12 @@ def test_a_release_needs_a_yes_an_approval_and_a_server_and_goes_by_canary(proje
     assert shown["approved_at"] == given.approval.created.isoformat(timespec="seconds")
     for name, asset in (("verdict", "release_gate"), ("registration", "registered_model")):
         assert shown[name] == context.artifacts.latest(asset).digest
-    deploy_to_production(context)  # the same package again changes nothing
+    before = context.artifacts.latest("deployed_endpoint")
+    assert shown["changed"] is True
+    assert deploy_to_production(context, announced.append).metadata["changed"] is False  # the same package again changes nothing
     assert len(weights(context)) == 1
+    assert announced == [first]
+    assert context.artifacts.latest("deployed_endpoint") == before
     judged(context, second)
     project.approve(second)
     deploy_to_production(context)

@@ -37,9 +37,7 @@ def staging_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
     """The staging environment serves the registered package; automatic once the gate said yes."""
     from pipeline_project.release.rollout import deploy_to_staging
 
-    result = run_step(context, deploy_to_staging)
-    _record(context, "deployed_to_staging")
-    return result
+    return run_step(context, deploy_to_staging, lambda package: _record(context, "deployed_to_staging", package))
 
 
 @dg.asset(
@@ -54,9 +52,7 @@ def deployed_endpoint(context: dg.AssetExecutionContext) -> dg.MaterializeResult
     """Production serves the registered package: canary, steps, full. Refuses without a recorded approval."""
     from pipeline_project.release.rollout import deploy_to_production
 
-    result = run_step(context, deploy_to_production)
-    _record(context, "deployed_to_production")
-    return result
+    return run_step(context, deploy_to_production, lambda package: _record(context, "deployed_to_production", package))
 
 
 @dg.asset(
@@ -75,9 +71,7 @@ def batch_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult
     return run_step(context, predict_batch, day_of(context))
 
 
-def _record(context: dg.AssetExecutionContext, action: str) -> None:
+def _record(context: dg.AssetExecutionContext, action: str, package: str) -> None:
     """An entry in the audit ledger: who started it is the run's tag, if an authenticating proxy set one."""
-    stage = stage_context(context)
-    package = stage.artifacts.latest("registered_model").info["package"]
     actor = context.run.tags.get("user", "dagster")
-    ledger.append(stage.artifacts.bytes, actor, action, package, {"dagster_run_id": context.run_id})
+    ledger.append(stage_context(context).artifacts.bytes, actor, action, package, {"dagster_run_id": context.run_id})
