@@ -37,18 +37,20 @@ def register_model(context: StageContext) -> StepResult:
     with telling_tracking_errors(context.settings.tracking_uri):
         version = find_version(client, name, package.digest) or _create_version(client, name, package, gate)
     record = {"version": 1, "model_name": name, "package": package.digest, "verdict": gate.digest}
-    artifact = context.artifacts.publish(
-        "registered_model",
-        {"registration.json": canonical_json(record)},
-        info={
-            "package": package.digest,
-            "verdict": gate.digest,
-            "model_name": name,
-            "model_version": version,
-            "mlflow_run_id": package.info["mlflow_run_id"],
-            "git_commit": git_commit(),
-        },
-    )
+    artifact = context.artifacts.find("registered_model")
+    if artifact is None or artifact.json("registration.json") != record or artifact.info["model_version"] != version:
+        artifact = context.artifacts.publish(
+            "registered_model",
+            {"registration.json": canonical_json(record)},
+            info={
+                "package": package.digest,
+                "verdict": gate.digest,
+                "model_name": name,
+                "model_version": version,
+                "mlflow_run_id": package.info["mlflow_run_id"],
+                "git_commit": git_commit(),
+            },
+        )
     return StepResult(
         artifact,
         {
