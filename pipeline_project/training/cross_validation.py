@@ -57,6 +57,13 @@ def train_fold(context: StageContext, name: str) -> StepResult:
     return StepResult(context.artifacts.publish(_FOLD, {"fold.json": canonical_json(record)}, partition=name))
 
 
+def finish_folds(context: StageContext) -> StepResult:
+    """Train the folds that no step has trained, and gather all; see `tuning.finish_study`."""
+    for fold in folds_needed(context):
+        run_fold(context, fold)
+    return conclude_folds(context)
+
+
 @reusable(
     "cross_validation_report", inputs=lambda context: fit_inputs(context, "dataset_splits", "tuned_hyperparameters"), settings=_SETTINGS
 )

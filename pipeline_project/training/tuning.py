@@ -65,6 +65,16 @@ def run_trials(context: StageContext, worker: int) -> int:
         return len(left)
 
 
+def finish_study(context: StageContext) -> StepResult:
+    """Run the trials that no worker has run, and conclude the study.
+
+    When a run was killed while its workers were being planned, its repetition has no step for some of them.
+    """
+    for worker in workers_needed(context):
+        run_trials(context, worker)
+    return conclude_study(context)
+
+
 @reusable(
     "tuned_hyperparameters",
     inputs=lambda context: fit_inputs(context, "dataset_splits"),
@@ -82,7 +92,7 @@ def conclude_study(context: StageContext) -> StepResult:
     Payload: hyperparameters.json (`Hyperparameters`), study.json (every trial with its learning curve).
 
     Raises:
-        ValueError: no trial was completed.
+        ValueError: no trial was completed, or fewer trials were run than the settings ask for.
     """
     from optuna.trial import TrialState
 
@@ -106,6 +116,11 @@ def conclude_study(context: StageContext) -> StepResult:
         for t in trials
         if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
     ]
+    if len(rows) < settings.tuning.trials:
+        raise ValueError(
+            f"{len(rows)} of the {settings.tuning.trials} trials (tuning.trials) were run. "
+            "Materialize tuned_hyperparameters again: it goes on where it stopped."
+        )
     rows.sort(key=lambda row: (row["worker"], row["trial"]))
     for number, row in enumerate(rows):
         row["trial"] = number  # numbers of parallel workers depend on timing; the order within a worker does not

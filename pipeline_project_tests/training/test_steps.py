@@ -17,6 +17,7 @@ from pipeline_project.ingest.pack import pack_images
 from pipeline_project.sample import generate_catalogue
 from pipeline_project.settings import load_settings
 from pipeline_project.stage import StageContext
+from pipeline_project.storage import ArtifactMissingError
 from pipeline_project.trust.approvals import ApprovalRequiredError, record_approval
 from pipeline_project.trust.signing import load_or_create_key
 
@@ -139,6 +140,27 @@ def test_a_killed_worker_leaves_no_trial_running(folder: Path) -> None:
     states = [t.state for t in study.get_trials() if t.user_attrs.get("worker") == 0]
     assert TrialState.RUNNING not in states
     assert states.count(TrialState.FAIL) == 1
+
+
+def test_a_study_is_not_concluded_without_the_trials_of_a_worker_that_never_ran(folder: Path, trained: StageContext) -> None:
+    """What a run leaves that was killed while it planned its workers: its repetition has no step for the second one."""
+    from pipeline_project.training.tuning import conclude_study, finish_study, run_trials
+
+    context = open_project(folder, "half")
+    prepare(context)
+    run_trials(context, 0)
+    with pytest.raises(ValueError, match="2 of the 3 trials .* were run. Materialize tuned_hyperparameters again"):
+        conclude_study(context)
+    assert finish_study(context).artifact.digest == trained.artifacts.latest("tuned_hyperparameters").digest
+
+
+def test_folds_that_no_step_has_trained_are_trained_before_they_are_gathered(folder: Path, trained: StageContext) -> None:
+    from pipeline_project.training.cross_validation import conclude_folds, finish_folds, run_fold
+
+    with pytest.raises(ArtifactMissingError, match="cross_validation_fold of fold-0"):
+        conclude_folds(trained)
+    run_fold(trained, 0)
+    assert len(finish_folds(trained).artifact.json("report.json")["folds"]) == trained.settings.cross_validation.folds
 
 
 def test_the_best_epochs_weights_are_kept(trained: StageContext) -> None:

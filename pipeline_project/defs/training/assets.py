@@ -45,11 +45,11 @@ def run_worker(context: dg.OpExecutionContext, worker: int) -> int:
 @dg.op(retry_policy=STORE_RETRIES)
 def choose_best_trial(context: dg.OpExecutionContext, trials: list[int]) -> dg.Output[str]:
     """The best trial of all workers."""
-    from pipeline_project.training.tuning import conclude_study
+    from pipeline_project.training.tuning import finish_study
 
     context.log.info(f"{sum(trials)} trials run now")
     with user_errors():
-        return _output(conclude_study(stage_context(context)))
+        return _output(finish_study(stage_context(context)))
 
 
 @dg.graph_asset(
@@ -91,11 +91,11 @@ def train_fold(context: dg.OpExecutionContext, fold: int) -> str:
 @dg.op(retry_policy=STORE_RETRIES)
 def summarise_folds(context: dg.OpExecutionContext, folds: list[str]) -> dg.Output[str]:
     """Mean and spread over the folds."""
-    from pipeline_project.training.cross_validation import conclude_folds
+    from pipeline_project.training.cross_validation import finish_folds
 
     context.log.info(f"{len(folds)} folds done")
     with user_errors():
-        return _output(conclude_folds(stage_context(context)))
+        return _output(finish_folds(stage_context(context)))
 
 
 @dg.graph_asset(
