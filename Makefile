@@ -37,7 +37,7 @@ test: lint ## lint, types and all tests but those of test-graph
 	$(BIN)/pytest --ignore=pipeline_project_tests/graph
 
 test-graph: $(INSTALLED) ## the graph as engineers use it: through the real webserver and daemon
-	$(BIN)/pytest pipeline_project_tests/graph
+	$(BIN)/pytest pipeline_project_tests/graph pipeline_project_tests/defs
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
