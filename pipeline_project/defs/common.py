@@ -65,7 +65,7 @@ def materialized(result: StepResult) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=step_metadata(result), data_version=dg.DataVersion(result.artifact.digest))
 
 
-_ALWAYS_MADE: dict[str, Any] = {"reused": False, "reuse_reason": "always made anew: it looks outside of the store, decides, or costs little"}
+_ALWAYS_MADE: dict[str, Any] = {"reused": False, "reuse_reason": "always made: it looks outside of the store, decides, or costs little"}
 """Of steps that have no recipe; a reusable step says its own."""
 
 
