@@ -22,7 +22,7 @@ from pipeline_project.local.processes import MARK, end, members
 from pipeline_project.settings import Settings, child_environment
 
 PROJECT = Path(__file__).parent.parent.parent
-DAEMON, WEBSERVER, AUDIT = "dagster-daemon", "dagster-webserver", "dagster-audit"
+DAEMON, WEBSERVER, AUDIT, MLFLOW = "dagster-daemon", "dagster-webserver", "dagster-audit", "mlflow"
 _START_S = 120.0
 _STOP_S = 20.0
 _CODE_SERVER_S = 30.0
@@ -84,7 +84,7 @@ def mlflow_service(settings: Settings) -> Service:
     """The MLflow UI on the same database."""
     port = settings.local.mlflow_port
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return Service("mlflow", [*command, "--backend-store-uri", settings.tracking_uri], port, "/health")
+    return Service(MLFLOW, [*command, "--backend-store-uri", settings.tracking_uri], port, "/health")
 
 
 def all_services(settings: Settings) -> list[Service]:
@@ -119,6 +119,10 @@ def start(settings: Settings, service: Service, config: Path) -> bool:
     if service.port is not None:
         _require_port("127.0.0.1", service.port, service.name, service.port_setting, config)
     prepare_home(settings)
+    if service.name == MLFLOW and settings.tracking_uri.startswith("sqlite:"):
+        from pipeline_project.training.tracking import prepare_tracking
+
+        prepare_tracking(settings)  # the server would make the database's tables one by one, and a kill leave it with some
     log = _log(settings, service.name)
     if service.name in (DAEMON, WEBSERVER) and running(settings, DAEMON) is None:
         _mend(settings, log)
@@ -202,7 +206,7 @@ def stop_all(settings: Settings) -> list[str]:
     from pipeline_project.serving.process import find_server
 
     stopped = []
-    for name in ("mlflow", AUDIT, DAEMON, WEBSERVER):
+    for name in (MLFLOW, AUDIT, DAEMON, WEBSERVER):
         state = running(settings, name)
         if state is not None:
             _stop_tree(state.pid)

@@ -4,6 +4,8 @@ A server that is away is told within seconds, where MLflow's own client would tr
 """
 
 import contextlib
+import fcntl
+import secrets
 import socket
 import sqlite3
 import time
@@ -147,7 +149,7 @@ def require_reachable(uri: str) -> None:
     """Raise `TrackingError` within seconds where nothing answers at the address of a server, or a local database cannot be opened."""
     parts = urlsplit(uri)
     if parts.scheme == "sqlite":
-        _require_file(uri, Path(uri.removeprefix("sqlite:///").partition("?")[0]))
+        _require_file(uri, _database(uri))
         return
     port = parts.port or _PORTS.get(parts.scheme.split("+")[0])
     if parts.hostname and port:
@@ -155,6 +157,41 @@ def require_reachable(uri: str) -> None:
             socket.create_connection((parts.hostname, port), timeout=_CONNECT_S).close()
         except OSError as error:
             raise TrackingError(uri, error.strerror.lower() if error.strerror else str(error)) from None
+
+
+def create_database(database: Path) -> None:
+    """Make a local MLflow database whole or not at all, once.
+
+    MLflow makes its tables one by one, and a process that is killed on the way leaves a file that no later one can use. So they are made
+    in a draft, which then takes the place of the missing (or empty) file. Processes that start together wait for the first.
+    """
+    if _has_tables(database):
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    held = database.with_name(f".{database.name}.lock")
+    with held.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
+        if not _has_tables(database):
+            _make_tables(database)
+        held.unlink(missing_ok=True)  # whoever waits for it, or makes it again, finds the tables
+
+
+def _make_tables(database: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for old in database.parent.glob(f".draft-*-{database.name}*"):
+        old.unlink(missing_ok=True)
+    draft = database.with_name(f".draft-{secrets.token_hex(4)}-{database.name}")
+    SqlAlchemyStore(f"sqlite:///{draft}", (database.parent / "mlflow-artifacts").as_uri()).engine.dispose()
+    draft.replace(database)
+
+
+def _has_tables(database: Path) -> bool:
+    return database.is_file() and database.stat().st_size > 0
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 def _require_file(uri: str, database: Path) -> None:
@@ -197,6 +234,8 @@ def _prepare(settings: Settings) -> str:
     for variable, value in ((MLFLOW_HTTP_REQUEST_MAX_RETRIES, _REQUEST_RETRIES), (MLFLOW_HTTP_REQUEST_TIMEOUT, _REQUEST_S)):
         if not variable.is_set():  # its own defaults wait for a quarter of an hour
             variable.set(value)
+    if settings.tracking_uri.startswith("sqlite:"):
+        create_database(_database(settings.tracking_uri))
     client, name = MlflowClient(settings.tracking_uri), settings.tracking.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
