@@ -26,14 +26,9 @@ from pipeline_project.settings import Settings, child_environment, load_settings
 from pipeline_project.stage import StageContext
 from pipeline_project.training.tracking import Tracker, TrackingError, prepare_tracking, shown_address, start_run
 from pipeline_project_tests.bad_input.conftest import Shop
+from pipeline_project_tests.small_project import free_ports
 
 DAY = "2026-01-01"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings_of(home: Path, uri: str) -> Settings:
@@ -57,7 +52,7 @@ class Server:
     """A real MLflow server on a database of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, free_ports(1)[0]
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +91,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.parametrize("scheme", ["http", "https", "postgresql", "mysql+pymysql"])
 def test_nothing_listens_there(tmp_path: Path, scheme: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     settings = settings_of(tmp_path, f"{scheme}://ada:secret@127.0.0.1:{port}/ml")
     with pytest.raises(TrackingError) as caught:
         prepare_tracking(settings)
@@ -111,7 +106,7 @@ def test_name_that_nobody_knows(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_another_program_answers(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     other = subprocess.Popen(
         [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path)], stderr=subprocess.PIPE
     )
@@ -147,7 +142,7 @@ def test_file_that_is_no_database(tmp_path: Path) -> None:
 def test_training_is_refused_before_it_starts(open_shop: Callable[..., Shop]) -> None:
     from pipeline_project.training.tuning import run_trials
 
-    port = free_port()
+    port = free_ports(1)[0]
     shop = open_shop(
         tracking={"uri": f"http://ada:secret@127.0.0.1:{port}"}, tuning={"trials": 1, "workers": 1, "epochs": 1}, training={"epochs": 1}
     )
@@ -238,7 +233,7 @@ def test_server_that_comes_back_gets_what_waited(server: Server, tmp_path: Path)
 
 
 def test_registry_out_of_reach(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     settings = settings_of(tmp_path, f"http://ada:secret@127.0.0.1:{port}")
     asks: list[Callable[[], Any]] = [lambda: set_alias(settings, "champion", "0" * 64), lambda: aliases_of(settings)]
     for ask in asks:

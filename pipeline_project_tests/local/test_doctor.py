@@ -30,16 +30,7 @@ from pipeline_project.serving.supervisor import ServerState
 from pipeline_project.settings import Settings, load_settings
 from pipeline_project.storage import open_artifacts, open_store
 from pipeline_project.trust.signing import load_or_create_key
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+from pipeline_project_tests.small_project import free_ports
 
 
 @pytest.fixture

@@ -27,15 +27,10 @@ from pipeline_project.local.services import (
     wait_ready,
 )
 from pipeline_project.settings import Settings, load_settings
+from pipeline_project_tests.small_project import free_ports
 
 pytestmark = pytest.mark.slow
 NAME = "mlflow"  # a name that stop_all knows; what runs under it here is Python's own file server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def file_server(port: int) -> Service:
@@ -59,7 +54,7 @@ def state_file(settings: Settings) -> Path:
 
 
 def test_service_is_started_once_found_and_stopped(settings: Settings, config: Path) -> None:
-    service = file_server(free_port())
+    service = file_server(free_ports(1)[0])
     assert running(settings, NAME) is None
     assert start(settings, service, config)
     wait_ready(settings, service)
@@ -80,7 +75,7 @@ def test_service_is_started_once_found_and_stopped(settings: Settings, config: P
 
 
 def test_stopped_service_can_be_started_again_on_its_port(settings: Settings, config: Path) -> None:
-    service = file_server(free_port())
+    service = file_server(free_ports(1)[0])
     for _ in range(2):
         assert start(settings, service, config)
         wait_ready(settings, service)
@@ -123,7 +118,7 @@ def test_taken_port_is_a_clear_error(settings: Settings, config: Path) -> None:
 
 
 def test_service_that_ends_at_once_shows_its_last_words(settings: Settings, config: Path) -> None:
-    broken = Service(NAME, [sys.executable, "-c", "raise SystemExit('no database here')"], free_port(), "/")
+    broken = Service(NAME, [sys.executable, "-c", "raise SystemExit('no database here')"], free_ports(1)[0], "/")
     start(settings, broken, config)
     with pytest.raises(ServiceError, match=r"(?s)mlflow ended at once.*no database here"):
         wait_ready(settings, broken)
@@ -154,7 +149,7 @@ def test_damaged_state_is_no_service(settings: Settings, content: str) -> None:
 
 
 def test_killed_service_is_not_running(settings: Settings, config: Path) -> None:
-    service = file_server(free_port())
+    service = file_server(free_ports(1)[0])
     start(settings, service, config)
     wait_ready(settings, service)
     state = running(settings, NAME)
@@ -173,7 +168,7 @@ def audit(tmp_path: Path) -> Iterator[tuple[Settings, Service, Path]]:
     """The auditors' webserver on a project of its own, with one run in its history."""
     import dagster as dg
 
-    file, port = tmp_path / "settings.yaml", free_port()
+    file, port = tmp_path / "settings.yaml", free_ports(1)[0]
     file.write_text(f"extends: sample\nlocal: {{audit_port: {port}}}\n")
     settings = load_settings(file, environment={"PIPELINE_HOME": str(tmp_path / "home")})
     prepare_home(settings)
