@@ -5,9 +5,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SOURCE ?=
 CONFIG ?=
+PHOTOS ?= $(wildcard ../shared/data/clothing/images)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev stop test test-graph lint format bench-platform bench-sample drill-kills lock clean
+.PHONY: help install demo dev stop test test-graph test-kill lint format bench-platform bench-sample bench-ingest drill-kills lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -39,6 +40,9 @@ test: lint ## lint, types and all tests but those of test-graph
 test-graph: $(INSTALLED) ## the graph as engineers use it: through the real webserver and daemon
 	$(BIN)/pytest pipeline_project_tests/graph pipeline_project_tests/defs
 
+test-kill: $(INSTALLED) ## ingest killed with SIGKILL at 20 random moments: the same results, nothing lost or taken twice
+	$(BIN)/pytest pipeline_project_tests/ingest/test_kills.py
+
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +57,9 @@ bench-platform: $(INSTALLED) ## the graph through Dagster against the same steps
 
 bench-sample: $(INSTALLED) ## how hard the sample catalogue is, on 10 seeds
 	$(BIN)/python -m benchmarks.sample_difficulty
+
+bench-ingest: $(INSTALLED) ## ingest against plain Pillow and the bare decoder, on photographs: make bench-ingest [PHOTOS=DIR]
+	$(BIN)/python -m benchmarks.ingest $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 drill-kills: $(INSTALLED) ## SIGKILL at 20 random moments: the same results, and nothing left behind
 	$(BIN)/python -m benchmarks.drill_kills

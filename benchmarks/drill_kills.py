@@ -28,6 +28,7 @@ import dagster as dg
 import httpx
 
 from benchmarks.platform import endpoints, payload_digests
+from benchmarks.report import say
 from pipeline_project.defs.instance import held_slots, home_of, worker_processes
 from pipeline_project.ingest.sources import open_source
 from pipeline_project.local import demo, project, services
@@ -317,11 +318,6 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def say(line: str) -> None:
-    """One progress line."""
-    print(f"[{datetime.now(UTC):%H:%M:%S}] {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,17 @@ of every asset must be equal before a ratio counts. The last line is one JSON ob
 
 import argparse
 import json
-import os
-import platform
-import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import platform_script
+from benchmarks.report import interval, machine, say
 from pipeline_project.local import project, services
 from pipeline_project.local.dagster_client import DagsterClient
 from pipeline_project.local.demo import Progress, run_graph
@@ -183,29 +180,8 @@ def summarise(seconds: dict[str, list[float]], load: dict[str, object]) -> dict[
         "digests_equal": True,
         **load,
         "seconds": {side: [round(value, 2) for value in values] for side, values in seconds.items()},
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": processor(),
-            "python": platform.python_version(),
-            "load_average": [round(value, 2) for value in os.getloadavg()],
-        },
+        "machine": machine(),
     }
-
-
-def interval(values: list[float], draws: int = 2000) -> list[float]:
-    """95% bootstrap interval of the median; of three rounds it is no more than their range."""
-    drawn = random.Random(0)
-    medians = sorted(statistics.median(drawn.choices(values, k=len(values))) for _ in range(draws))
-    return [round(medians[int(draws * 0.025)], 4), round(medians[int(draws * 0.975)], 4)]
-
-
-def processor() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-say: Callable[[str], None] = lambda line: print(f"[{datetime.now(UTC):%H:%M:%S}] {line}", flush=True)  # noqa: E731
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ _IMPORT = re.compile(
 )
 _LIBRARIES = {  # module: distribution; those whose version may change a result
     "PIL": "pillow",
+    "cv2": "opencv-python-headless",
     "evidently": "evidently",
     "imagehash": "imagehash",
     "numpy": "numpy",
@@ -37,6 +38,8 @@ _LIBRARIES = {  # module: distribution; those whose version may change a result
     "pandas": "pandas",
     "pyarrow": "pyarrow",
     "scipy": "scipy",
+    "simplejpeg": "simplejpeg",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "torch": "torch",
     "torchvision": "torchvision",

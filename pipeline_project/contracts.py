@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Split = Literal["train", "validation", "test"]
 Environment = Literal["staging", "production"]
+Resample = Literal["supersampled", "bilinear"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 PROBE_PREFIX = "probe-"  # request ids of our own checks: logged like any other, left out of monitoring
 
@@ -44,7 +45,11 @@ class LabelRow(Record):
 
 
 class ManifestRow(Record):
-    """One accepted image. `image_id` is the SHA-256 of its bytes; `perceptual_hash` is 64 bits in hexadecimal."""
+    """One accepted image. `image_id` is the SHA-256 of its bytes; `perceptual_hash` is 64 bits in hexadecimal.
+
+    `notes` are the codes of what was converted on the way to RGB pixels (and "repaired"), sorted; `faces` is how many were found, None
+    where nobody looked.
+    """
 
     image_id: Digest
     key: str
@@ -56,6 +61,8 @@ class ManifestRow(Record):
     size: int
     perceptual_hash: str
     attributes: dict[str, str]
+    notes: list[str] = []
+    faces: int | None = None
 
 
 class Reject(Record):
@@ -135,7 +142,8 @@ class PackageManifest(Record):
     architecture: str
     classes: list[str]
     image_size: int
-    resample: Literal["bilinear"]
+    resample: Resample
+    """how originals become `image_size` pixels (`imaging.to_pixels`); packages of before "supersampled" have "bilinear"."""
     temperature: float = Field(gt=0)
     variant: Literal["int8", "fp32"]
     graph: str

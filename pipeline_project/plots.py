@@ -97,3 +97,23 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray[np.uint8]]], *, side: int 
         if buffer.tell() <= MAX_PICTURE_BYTES:
             break
     return Picture(buffer.getvalue(), "image/jpeg")
+
+
+def small_multiples(
+    panels: "Mapping[str, Callable[[Axes], None]]", *, columns: int = 4, width: float = 9, row_height: float = 1.7
+) -> Picture:
+    """Several small plots in a grid, each under its name, in one figure. Sizes are in inches at 90 dots an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(width, row_height * max(1, rows)), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, (name, draw) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        draw(axes)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Picture(buffer.getvalue())

@@ -4,6 +4,15 @@ import os
 
 import pytest
 
+from pipeline_project_tests.servers.fixtures import (  # noqa: F401  fixtures for all
+    faulty,
+    moto_login,
+    moto_server,
+    object_server,
+    swift_login,
+    swift_server,
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-snapshots", action="store_true", help="rewrite golden snapshots instead of comparing")

@@ -1,6 +1,6 @@
 """Reading a dataset version: the arrays and columns of one split, gathered from the days' packs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline_project.contracts import DatasetVersion, Split
 from pipeline_project.imaging import FEATURE_NAMES
+from pipeline_project.ingest.packs import open_pack
 from pipeline_project.storage import Artifact, ArtifactStore
 from pipeline_project.tables import expand_json, parquet_to_frame
 
@@ -20,7 +21,8 @@ class SplitArrays:
     """One split, row by row in the order of the dataset version.
 
     `images` is (N, S, S, 3) uint8; `class_index` (N,) int64; `attributes` the other label columns as text; `measurements` one column
-    for each of `FEATURE_NAMES`; `keys` the objects in the source; `groups` the group of near duplicates of each image.
+    for each of `FEATURE_NAMES`; `keys` the objects in the source; `groups` the group of near duplicates of each image. `erased` names the
+    images of the split that were erased since the version was made: they are in no other field.
     """
 
     images: NDArray[np.uint8]
@@ -30,6 +32,7 @@ class SplitArrays:
     groups: list[str]
     attributes: "pd.DataFrame"
     measurements: "pd.DataFrame"
+    erased: list[str] = field(default_factory=list)
 
 
 def load_version(artifact: Artifact) -> DatasetVersion:
@@ -38,7 +41,7 @@ def load_version(artifact: Artifact) -> DatasetVersion:
 
 
 def load_split(artifacts: ArtifactStore, split: Split, dataset: Artifact | None = None) -> SplitArrays:
-    """Gather one split of a dataset version (default: the newest).
+    """Gather one split of a dataset version (default: the newest), without the images that were erased since.
 
     Raises:
         ArtifactMissingError: there is no dataset version, or a day's pack was removed.
@@ -49,11 +52,14 @@ def load_split(artifacts: ArtifactStore, split: Split, dataset: Artifact | None 
     version = load_version(dataset)
     rows = parquet_to_frame(dataset.read("splits.parquet"))
     rows = rows[rows["split"] == split]
-    images, parts = [], []
-    for day, chosen in rows.groupby("day", sort=True):
+    images, parts, gone = [], [], []
+    for day, wanted in rows.groupby("day", sort=True):
+        pack = open_pack(artifacts, artifacts.version("image_pack", version.packs[str(day)], str(day)))
+        lost = [pack.image_ids[row] in pack.erased for row in wanted["pack_row"]]
+        gone += [pack.image_ids[row] for row in wanted["pack_row"][lost]]
+        chosen = wanted[~np.asarray(lost, bool)]
         index = chosen["pack_row"].to_numpy()
-        pack = artifacts.version("image_pack", version.packs[str(day)], str(day))
-        images.append(np.load(pack.path("pixels.npy"), mmap_mode="r", allow_pickle=False)[index])
+        images.append(pack.gather(index))
         manifest = artifacts.version("validated_manifest", version.days[str(day)], str(day))
         features = artifacts.version("image_features", version.features[str(day)], str(day))
         facts = parquet_to_frame(manifest.read("manifest.parquet")).iloc[index].reset_index(drop=True)
@@ -69,4 +75,5 @@ def load_split(artifacts: ArtifactStore, split: Split, dataset: Artifact | None 
         groups=table["group"].tolist(),
         attributes=expand_json(table["attributes"]),
         measurements=table[list(FEATURE_NAMES)],
+        erased=gone,
     )

@@ -1,31 +1,34 @@
 """dataset_splits: the dataset version, from every good day's manifest and the version before it."""
 
-from collections import Counter, defaultdict
-from datetime import date
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline_project.contracts import SPLITS, DatasetVersion, Split, SplitRow
-from pipeline_project.dataset.duplicates import near_duplicate_groups
-from pipeline_project.dataset.splits import SplitItem, assign_splits
+from pipeline_project.dataset.days import GoodDays, good_days
+from pipeline_project.dataset.duplicates import hash_values
+from pipeline_project.dataset.splits import Images, Parent, assign_splits
 from pipeline_project.digests import canonical_json, digest_of
-from pipeline_project.ingest.inventory_checks import inventory_outcomes
+from pipeline_project.ingest.erasure import erased
 from pipeline_project.reuse import reusable
 from pipeline_project.stage import StageContext, StepResult, Table
 from pipeline_project.storage import Artifact
-from pipeline_project.tables import parquet_to_frame, records_to_parquet
+from pipeline_project.tables import frame_to_parquet, parquet_to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
+DEPARTED = "departed.parquet"
+
 
 def _inputs(context: StageContext) -> dict[str, str]:
-    """The good days' digests, and why other days are left out. The newest version counts, too: see `newest_only`."""
-    days, left_out = _good_days(context)
+    """The good days' digests, why other days are left out, and what was erased. The newest version counts, too: see `newest_only`."""
+    days, left_out = good_days(context)
     names = ("validated_manifest", "image_pack", "image_features")
     good = {f"{name} {day}": found[name].digest for day, found in days.items() for name in names}
-    return good | {f"left out {day}": digest_of(reason) for day, reason in left_out.items()}
+    tombstones = {"erased images": digest_of(sorted(gone))} if (gone := erased(context.artifacts.bytes)) else {}
+    return good | tombstones | {f"left out {day}": digest_of(reason) for day, reason in left_out.items()}
 
 
 @reusable(
@@ -37,62 +40,57 @@ def _inputs(context: StageContext) -> dict[str, str]:
 def make_dataset_version(context: StageContext) -> StepResult:
     """Split every image of every good day, extending the newest version.
 
-    Payload: splits.parquet (`SplitRow`, sorted by day and pack row), dataset.json (`DatasetVersion`). When nothing changed, the newest
-    version is published again and keeps its digest. Which days were left out and why stands in the artefact's info: a bad day that
-    adds no image makes no new version.
+    Payload: splits.parquet (`SplitRow`, sorted by day and pack row), dataset.json (`DatasetVersion`), and where images left,
+    departed.parquet (image_id, split): an image that comes back goes to its old split, so that no model is judged on what an earlier
+    one learned. When nothing changed, the newest version is published again and keeps its digest. Which days were left out and why
+    stands in the artefact's info: a bad day that adds no image makes no new version.
+
+    The same bytes on several days count once, where they came first; labelled differently there, they are left out and listed, since
+    neither label can be believed. An image whose label is corrected stays in its split. Erased images are not in it, in any way.
 
     Raises:
         ValueError: no day is good, or a class has too few images for three splits.
     """
-    days, left_out_days = _good_days(context)
+    days, left_out_days = good_days(context)
     if not days:
         reasons = "; ".join(f"{day}: {why}" for day, why in left_out_days.items()) or "no day was materialized"
         raise ValueError(f"No day can be used for training: {reasons}. Materialize validated_manifest and image_pack of a good day first.")
     classes = context.settings.data.classes
-    images = _images(days, classes)
-    parent = context.artifacts.find("dataset_splits")
-    before: dict[str, Split] = {}
-    if parent is not None:
-        old = parquet_to_frame(parent.read("splits.parquet"))
-        before = dict(zip(old["image_id"], old["split"], strict=True))
-    groups = near_duplicate_groups(images["perceptual_hash"].tolist(), context.settings.dataset.near_duplicate_distance)
-    images["group"] = images["image_id"].to_numpy()[groups]
-    items = [
-        SplitItem(image_id, class_index, group, day)
-        for image_id, class_index, group, day in zip(images["image_id"], images["class_index"], images["group"], images["day"], strict=True)
-    ]
+    gone = erased(context.artifacts.bytes)
+    arrivals = _arrivals(days, classes)
+    here = arrivals["image_id"].isin(gone)
+    images, disputed = _images(arrivals[~here])
+    newest = context.artifacts.find("dataset_splits")
+    parent = _parent(newest, gone)
     ratios: dict[Split, float] = {split: getattr(context.settings.dataset, split) for split in SPLITS}
-    assignment = assign_splits(items, ratios, before)
-    rows = [
-        SplitRow(
-            image_id=record["image_id"],
-            day=date.fromisoformat(record["day"]),
-            pack_row=int(record["pack_row"]),
-            class_index=int(record["class_index"]),
-            group=record["group"],
-            split=assignment.splits[record["image_id"]],
-        )
-        for record in images.to_dict("records")
-        if record["image_id"] in assignment.splits
-    ]
-    rows.sort(key=lambda row: (row.day, row.pack_row))
+    known = Images(
+        images["image_id"].tolist(),
+        images["label"].map({name: index for index, name in enumerate(classes)}).tolist(),
+        hash_values(images["perceptual_hash"].tolist()),
+        images["day"].tolist(),
+    )
+    assignment = assign_splits(known, ratios, parent, context.settings.dataset.near_duplicate_distance)
+    rows = _rows(images.assign(class_index=np.asarray(known.class_index, np.int64)), assignment.splits, assignment.groups)
     version = DatasetVersion(
         days={day: found["validated_manifest"].digest for day, found in days.items()},
         packs={day: found["image_pack"].digest for day, found in days.items()},
         features={day: found["image_features"].digest for day, found in days.items()},
-        left_out_images=dict(sorted(assignment.left_out.items())),
-        parent=parent.digest if parent else None,
+        left_out_images=dict(sorted({**disputed, **assignment.left_out}.items())),
+        parent=newest.digest if newest else None,
         classes=classes,
         counts=_counts(rows, classes),
-        largest_group=int(np.bincount(groups).max()),
+        largest_group=int(rows["group"].value_counts().max()) if len(rows) else 0,
     )
     _require_enough(version, left_out_days)
-    table = records_to_parquet(rows, SplitRow)
-    if parent is not None and _same(parent, version, table):
-        version = DatasetVersion.model_validate(parent.json("dataset.json"))
+    payload = {"splits.parquet": frame_to_parquet(rows)}
+    left = {i: s for i, s in (*parent.departed.items(), *parent.splits.items()) if i not in assignment.splits}
+    if left:
+        payload[DEPARTED] = _as_table(left)
+    if newest is not None and _same(newest, version, payload):
+        version = DatasetVersion.model_validate(newest.json("dataset.json"))
     artifact = context.artifacts.publish(
         "dataset_splits",
-        {"splits.parquet": table, "dataset.json": canonical_json(version.model_dump(mode="json"))},
+        {**payload, "dataset.json": canonical_json(version.model_dump(mode="json"))},
         info={"parent": version.parent, "images": len(rows), "left_out_days": left_out_days},
     )
     counts = [{"class": name, **{split: version.counts[split][name] for split in SPLITS}} for name in classes]
@@ -104,46 +102,18 @@ def make_dataset_version(context: StageContext) -> StepResult:
             "days": Table([{"day": day, "manifest": digest, "pack": version.packs[day]} for day, digest in version.days.items()]),
             "left_out_days": left_out_days,
             "left_out_images": len(version.left_out_images),
-            "near_duplicate_groups": int((np.bincount(groups) > 1).sum()),
+            "left_out": Table([{"image": image, "reason": why} for image, why in list(version.left_out_images.items())[:50]]),
+            "labelled_differently_on_other_days": len(disputed),
+            "erased_images": int(arrivals.loc[here, "image_id"].nunique()),
+            "departed_images": len(left),
+            "near_duplicate_groups": int((rows["group"].value_counts() > 1).sum()),
             "parent": version.parent or "none",
         },
     )
 
 
-def _good_days(context: StageContext) -> tuple[dict[str, dict[str, Artifact]], dict[str, str]]:
-    """The days that may train with their artefacts, and why the others may not."""
-    good, left_out = {}, {}
-    for day in sorted({*context.artifacts.partitions("raw_images"), *context.artifacts.partitions("validated_manifest")}):
-        found = {name: context.artifacts.find(name, day) for name in ("raw_images", "validated_manifest", "image_pack", "image_features")}
-        manifest, pack, features = found["validated_manifest"], found["image_pack"], found["image_features"]
-        inventory = found["raw_images"]
-        if inventory is None:
-            left_out[day] = "raw_images is missing"
-        elif manifest is None or manifest.info["inventory"] != inventory.digest:
-            left_out[day] = _not_validated(context, inventory, manifest)
-        elif not (verdict := manifest.json("verdict.json"))["passed"]:
-            left_out[day] = "; ".join(verdict["reasons"])
-        elif pack is None or pack.json("rows.json")["manifest"] != manifest.digest:
-            left_out[day] = "image_pack is missing or of an older manifest"
-        elif pack.json("rows.json")["size"] != context.settings.image.size:
-            left_out[day] = "image_pack has another image size"
-        elif features is None or features.json("origin.json")["pack"] != pack.digest:
-            left_out[day] = "image_features is missing or of an older pack"
-        else:
-            good[day] = {name: artifact for name, artifact in found.items() if artifact is not None}
-    return good, left_out
-
-
-def _not_validated(context: StageContext, inventory: Artifact, manifest: Artifact | None) -> str:
-    """Why the newest inventory of a day has no manifest: what its blocking checks found, if that is the reason."""
-    failed = [o for o in inventory_outcomes(inventory.json("inventory.json"), context.settings) if not o.passed]
-    unread = {"missing_values"} if any(o.name == "labels_schema" for o in failed) else set()  # where labels cannot be read, none is there
-    found = [o.detail.rstrip(".") for o in failed if o.name not in unread]
-    return "; ".join(found) or ("validated_manifest was not made" if manifest is None else "raw_images changed after the manifest was made")
-
-
-def _images(days: dict[str, dict[str, Artifact]], classes: list[str]) -> "pd.DataFrame":
-    """All images of the days, the first arrival of identical bytes only, sorted by image id."""
+def _arrivals(days: GoodDays, classes: list[str]) -> "pd.DataFrame":
+    """Every accepted image of every day: image_id, label, perceptual_hash, day, pack_row; by day and row."""
     import pandas as pd
 
     frames = []
@@ -156,16 +126,49 @@ def _images(days: dict[str, dict[str, Artifact]], classes: list[str]) -> "pd.Dat
                 "day and what follows it again, or put the class back."
             )
         frames.append(frame.assign(day=day, pack_row=np.arange(len(frame))))
-    images = pd.concat(frames, ignore_index=True).sort_values(["day", "pack_row"]).drop_duplicates("image_id")
-    images["class_index"] = images["label"].map(classes.index).astype(np.int64)
-    return images.sort_values("image_id", ignore_index=True)
+    return pd.concat(frames, ignore_index=True)
 
 
-def _counts(rows: list[SplitRow], classes: list[str]) -> dict[Split, dict[str, int]]:
-    tally: dict[str, Counter[int]] = defaultdict(Counter)
-    for row in rows:
-        tally[row.split][row.class_index] += 1
-    return {split: {name: tally[split][index] for index, name in enumerate(classes)} for split in SPLITS}
+def _images(arrivals: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[str, str]]":
+    """Each image once, as it arrived first; and those left out because their days disagree on the label, with the reason."""
+    again = arrivals[arrivals.duplicated("image_id", keep=False)]
+    disagreeing = again[again.groupby("image_id")["label"].transform("nunique") > 1]
+    disputed = {}
+    for image_id, rows in disagreeing.groupby("image_id"):
+        told = ", ".join(f"{label} on {day}" for label, day in zip(rows["label"], rows["day"], strict=True))
+        disputed[str(image_id)] = f"the same bytes are labelled {told}"
+    images = arrivals.drop_duplicates("image_id")
+    return images[~images["image_id"].isin(disputed.keys())], disputed
+
+
+def _parent(newest: Artifact | None, gone: frozenset[str]) -> Parent:
+    """What the newest version decided, erased images forgotten."""
+    if newest is None:
+        return Parent()
+    splits = _read_splits(newest, "splits.parquet", gone)
+    return Parent(splits, _read_splits(newest, DEPARTED, gone) if DEPARTED in newest.files else {})
+
+
+def _read_splits(artifact: Artifact, file: str, gone: frozenset[str]) -> dict[str, Split]:
+    table = parquet_to_frame(artifact.read(file))
+    return {image: split for image, split in zip(table["image_id"], table["split"], strict=True) if image not in gone}
+
+
+def _as_table(splits: Mapping[str, Split]) -> bytes:
+    import pandas as pd
+
+    return frame_to_parquet(pd.DataFrame(sorted(splits.items()), columns=["image_id", "split"]))
+
+
+def _rows(images: "pd.DataFrame", splits: Mapping[str, Split], groups: Mapping[str, str]) -> "pd.DataFrame":
+    """The columns of `SplitRow`, for the images that have a split."""
+    placed = images.assign(split=images["image_id"].map(splits), group=images["image_id"].map(groups)).dropna(subset=["split"])
+    return placed.sort_values(["day", "pack_row"], ignore_index=True)[list(SplitRow.model_fields)]
+
+
+def _counts(rows: "pd.DataFrame", classes: list[str]) -> dict[Split, dict[str, int]]:
+    tally = rows.groupby(["split", "class_index"]).size().to_dict()
+    return {split: {name: int(tally.get((split, index), 0)) for index, name in enumerate(classes)} for split in SPLITS}
 
 
 def _require_enough(version: DatasetVersion, left_out_days: dict[str, str]) -> None:
@@ -180,6 +183,9 @@ def _require_enough(version: DatasetVersion, left_out_days: dict[str, str]) -> N
         )
 
 
-def _same(parent: Artifact, version: DatasetVersion, table: bytes) -> bool:
-    before = DatasetVersion.model_validate(parent.json("dataset.json"))
-    return parent.read("splits.parquet") == table and before.model_copy(update={"parent": version.parent}) == version
+def _same(newest: Artifact, version: DatasetVersion, payload: Mapping[str, bytes]) -> bool:
+    """Whether the newest version says all of this already."""
+    before = DatasetVersion.model_validate(newest.json("dataset.json"))
+    if newest.files.keys() != {*payload, "dataset.json"} or any(newest.read(file) != data for file, data in payload.items()):
+        return False
+    return before.model_copy(update={"parent": version.parent}) == version

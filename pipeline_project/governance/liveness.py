@@ -1,8 +1,8 @@
 """What is live: which stored versions something still needs, and why. Read by `retention`; nothing is removed here.
 
-Roots are the heads of all assets, what was a head until lately, the packages of deployment documents that count, the newest trained
-models. Whatever a root names by digest, in its record or in a JSON file of its payload, is live too, and so on: a reference that nobody
-thought of keeps too much, never too little. The exceptions are listed in `HISTORY`.
+Roots are the heads of all assets but caches, what was a head until lately, the packages of deployment documents that count, the newest
+trained models. Whatever a root names by digest, in its record or in a JSON file of its payload, is live too, and so on: a reference that
+nobody thought of keeps too much, never too little. The exceptions are listed in `HISTORY`.
 """
 
 import json
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pipeline_project.contracts import DesiredState, Environment, ReplicaReport
 from pipeline_project.digests import canonical_json
 from pipeline_project.governance import ledger
-from pipeline_project.governance.stored import Snapshot, Version, refuse, take_snapshot
+from pipeline_project.governance.stored import CACHES, Snapshot, Version, refuse, take_snapshot
 from pipeline_project.serving.documents import history
 from pipeline_project.settings.tree import RetentionSettings
 from pipeline_project.stage import StageContext
@@ -41,6 +41,7 @@ REMOVABLE = (  # what uses others comes first: a removal that is interrupted lea
     "image_features",
     "image_pack",
     "validated_manifest",
+    "image_shard",
     "raw_images",
 )
 EVIDENCE = frozenset({"evaluation_report", "load_test_report", "release_gate", "registered_model", "staging_endpoint", "deployed_endpoint"})
@@ -119,14 +120,15 @@ class LivenessReader:
                 replaced = min(later, default=version.pointed) if version.artifact else version.pointed
                 if max(replaced, version.made) >= self._horizon:
                     live.root(version.prefix, f"it was the newest, or made, after {self._horizon:%Y-%m-%d %H:%M}")
-                elif asset not in snapshot.heads and version.artifact:
+                elif asset not in snapshot.heads and version.artifact and version.name not in CACHES:
                     live.root(version.prefix, "its asset has lost its head")
         live.recent.update(live.reasons)
 
     def _find_roots(self, snapshot: Snapshot, live: Liveness) -> None:
         roots = Liveness()
         for (name, partition), prefix in snapshot.heads.items():
-            roots.root(prefix, f"newest {name}" + ("" if partition == "all" else f" of {partition}"))
+            if name not in CACHES:
+                roots.root(prefix, f"newest {name}" + ("" if partition == "all" else f" of {partition}"))
         packages = [v for v in snapshot.versions.values() if v.name == "model_package"]
         for package, reasons in self._wanted_packages().items():
             for version in _referred([v for v in packages if v.prefix.endswith(f"/{package[:24]}/")], package, reasons[0]):

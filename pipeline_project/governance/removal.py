@@ -130,11 +130,25 @@ def _remove_pieces(context: StageContext, plan: RemovalPlan, notice: RemovalNoti
             if piece.kind == "local cache":
                 with suppress(OSError):  # not empty
                     path.parent.rmdir()
-        elif piece.kind != "reuse records" or _names_nothing(context, piece.place):
+        elif _is_of_no_use(context, piece):
             store.delete(piece.place)
         else:
             continue
         yield piece
+
+
+def _is_of_no_use(context: StageContext, piece: Piece) -> bool:
+    """Look again at what may have come into use since it was planned."""
+    if piece.kind == "reuse records":
+        return _names_nothing(context, piece.place)
+    if piece.kind == "heads of caches":
+        _, name, partition, _ = piece.place.split("/")
+        try:
+            newest = context.artifacts.find(name, partition)
+        except (ValueError, KeyError, TypeError):
+            return True
+        return newest is None or not context.artifacts.bytes.exists(f"{newest.prefix}artifact.json")
+    return True
 
 
 def _names_nothing(context: StageContext, key: str) -> bool:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline_project.governance.liveness import REMOVABLE, Liveness, LivenessReader
-from pipeline_project.governance.stored import RetentionError, Snapshot, Version, refuse
+from pipeline_project.governance.stored import CACHES, RetentionError, Snapshot, Version, refuse
 from pipeline_project.reuse import MADE
 from pipeline_project.stage import StageContext
 
 __all__ = ["Piece", "RemovalPlan", "RetentionError", "Why", "plan_removal", "why_kept"]
 
-Kind = Literal["reuse records", "step outputs", "unfinished writes", "local cache", "tuning studies"]
+Kind = Literal["reuse records", "heads of caches", "step outputs", "unfinished writes", "local cache", "tuning studies"]
 MIN_AGE = timedelta(days=1)
 _STEPS = "artifacts/steps/"
 
@@ -140,10 +140,21 @@ def _store_pieces(context: StageContext, snapshot: Snapshot, gone: set[str], hor
     for entry in snapshot.keys:
         if entry.key.startswith(_STEPS) and entry.modified < horizon:
             pieces.append(Piece("step outputs", entry.key, entry.size))
+        elif _is_idle_head(snapshot, gone, entry.key) and entry.modified < horizon:
+            pieces.append(Piece("heads of caches", entry.key, entry.size))
         elif entry.key.startswith(f"{MADE}/") and _is_stale(context, snapshot, gone, entry.key, fresh=entry.modified >= horizon):
             pieces.append(Piece("reuse records", entry.key, entry.size))
     drafts = (entry for entry in context.artifacts.bytes.drafts() if entry.modified < now - MIN_AGE)
     return pieces + [Piece("unfinished writes", entry.key, entry.size) for entry in drafts]
+
+
+def _is_idle_head(snapshot: Snapshot, gone: set[str], key: str) -> bool:
+    """Whether a key is the head of a cache that points to what goes, or is gone."""
+    parts = key.split("/")
+    if len(parts) != 4 or parts[1] not in CACHES or parts[3] != "head.json":
+        return False
+    prefix = snapshot.heads.get((parts[1], parts[2]), "")
+    return prefix in gone or prefix not in snapshot.versions
 
 
 def _is_stale(context: StageContext, snapshot: Snapshot, gone: set[str], key: str, *, fresh: bool) -> bool:

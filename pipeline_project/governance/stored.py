@@ -11,7 +11,11 @@ from pipeline_project.digests import canonical_json
 from pipeline_project.storage import Artifact, ArtifactStore, StoredKey
 from pipeline_project.storage.artifacts import ZONES
 
-_NOT_ASSETS = frozenset({"audit", "approvals", "deployments", "alerts", "steps", "made", "housekeeping", "quarantine", "arrivals"})
+_NOT_ASSETS = frozenset(
+    {"audit", "approvals", "deployments", "alerts", "steps", "made", "housekeeping", "quarantine", "arrivals", "scan", "tombstones"}
+)
+CACHES = frozenset({"image_shard"})
+"""Assets whose newest version is only where a later run begins to look: its head keeps nothing alive, and may point to what is gone."""
 _FOLDER = re.compile(r"^[0-9a-f]{24}$")
 _READERS = 8
 
@@ -97,7 +101,7 @@ def take_snapshot(artifacts: ArtifactStore) -> Snapshot:
         found = readers.map(lambda folder: _version(artifacts, *folder), folders.items())
         versions = {version.prefix: version for version in found if version is not None}
     for (name, partition), prefix in pointed.items():
-        if prefix not in versions or not versions[prefix].whole:
+        if name not in CACHES and (prefix not in versions or not versions[prefix].whole):
             refuse(f"the newest version of {name} ({partition}) is not whole in {prefix}", f"Materialize {name} again")
     return Snapshot(versions, pointed, keys)
 

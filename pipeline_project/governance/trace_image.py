@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
 
-from pipeline_project.contracts import DatasetVersion, Digest, Record, Reject, Split
+from pipeline_project.contracts import DatasetVersion, Digest, Record, Split
 from pipeline_project.governance.chain import DATASET, Chain, inventory_of, manifest_of
-from pipeline_project.ingest.manifest import QUARANTINE
+from pipeline_project.ingest.erasure import erased
+from pipeline_project.ingest.inventory import read_inventory
+from pipeline_project.ingest.packs import open_pack
+from pipeline_project.ingest.quarantine import reason_of
 from pipeline_project.stage import StageContext
 from pipeline_project.storage import Artifact
 
@@ -42,9 +45,15 @@ def find_image(context: StageContext, image_id: str | None, chain: Chain) -> Ima
             image_id=image_id, state="not known", detail="the dataset version behind the package cannot be read; see its link"
         )
     try:
-        return _in_dataset(context, image_id, chain, chain.dataset) or _elsewhere(context, image_id, chain, chain.dataset)
+        found = _in_dataset(context, image_id, chain, chain.dataset) or _elsewhere(context, image_id, chain, chain.dataset)
+        return _told_erased(found) if image_id in erased(context.artifacts.bytes) else found
     except (ValueError, OSError, KeyError, TypeError) as error:
         return ImageOrigin(image_id=image_id, state="not known", detail="its records cannot be read", problem=str(error))
+
+
+def _told_erased(found: ImageOrigin) -> ImageOrigin:
+    detail = "what was known of it is gone, but for its tombstone" if found.state == "new" else f"{found.detail}; erased since"
+    return found.model_copy(update={"state": "not known" if found.state == "new" else found.state, "detail": detail})
 
 
 def _in_dataset(context: StageContext, image_id: str, chain: Chain, dataset: DatasetVersion) -> ImageOrigin | None:
@@ -85,7 +94,7 @@ def _look_at_pack(context: StageContext, found: ImageOrigin, day: str) -> tuple[
     run = None
     try:
         pack = context.artifacts.version("image_pack", found.pack, day)
-        run, ids = pack.run, pack.json("rows.json")["image_ids"]
+        run, ids = pack.run, open_pack(context.artifacts, pack).image_ids
     except (ValueError, OSError, KeyError) as error:
         return run, f"the image pack of {day}: {error}"
     there = ids[found.pack_row] if found.pack_row < len(ids) else None
@@ -100,9 +109,8 @@ def _elsewhere(context: StageContext, image_id: str, chain: Chain, dataset: Data
             return _taken_in(context, image_id, day, rows[0], manifest)
     if image_id in dataset.left_out_images:
         return _left_out(image_id, chain, dataset)
-    try:
-        reject = Reject.model_validate(context.artifacts.bytes.read_json(f"{QUARANTINE}/{image_id}/reason.json"))
-    except FileNotFoundError:
+    reject = reason_of(context.artifacts.bytes, image_id)
+    if reject is None:
         return ImageOrigin(image_id=image_id, state="new", detail="not one of the images that were taken in: the model had never seen it")
     detail = f"in quarantine, never trained on: {reject.code}: {reject.detail}"
     return ImageOrigin(image_id=image_id, state="rejected", detail=detail, key=reject.key, label=reject.label)
@@ -145,4 +153,8 @@ def _etag(inventory: Artifact | None, key: str) -> str | None:
     """The source's own mark of the object when it was listed, or None where it was not."""
     if inventory is None:
         return None
-    return next((str(o["etag"]) for o in inventory.json("inventory.json")["objects"] if o["key"] == key), None)
+    import pyarrow.compute as pc
+
+    objects = read_inventory(inventory).objects
+    found = objects.filter(pc.equal(objects["key"], key))["etag"]
+    return str(found[0].as_py()) if len(found) else None

@@ -1,208 +1,170 @@
 """validated_manifest: every image of a day decoded in full, accepted or put in quarantine with a reason, and the day's verdict."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline_project.contracts import DayVerdict, LabelRow, ManifestRow, Reject
-from pipeline_project.digests import canonical_json, sha256_bytes
-from pipeline_project.imaging import DecodeLimits, ImageRejectedError, decode_image
-from pipeline_project.imaging.decode import DECODE_SETTINGS
-from pipeline_project.ingest.inventory_checks import inventory_outcomes
-from pipeline_project.ingest.labels import close_class, in_few_words
+from pipeline_project.contracts import DayVerdict
+from pipeline_project.digests import canonical_json
+from pipeline_project.ingest.decoding import DECODING_SETTINGS, decode_day, shards_stand
+from pipeline_project.ingest.decoding.pool import TRANSIENT
+from pipeline_project.ingest.erasure import erased
+from pipeline_project.ingest.inventory import Inventory, attributes_text, read_inventory
+from pipeline_project.ingest.inventory_checks import inventory_outcomes, label_file_problems
+from pipeline_project.ingest.manifest_join import UNCOUNTED, join_day
 from pipeline_project.ingest.privacy import mask_personal_data
-from pipeline_project.ingest.sources import Source, open_source
+from pipeline_project.ingest.privacy.report import personal_data_metadata, personal_data_report
+from pipeline_project.ingest.quarantine import put_in_quarantine
+from pipeline_project.ingest.repairs import repair_records
+from pipeline_project.ingest.sources import open_source
+from pipeline_project.ingest.thumbnails import rejected_images
 from pipeline_project.reuse import reusable
 from pipeline_project.settings import Settings
-from pipeline_project.stage import StageContext, StepResult, Table
-from pipeline_project.storage import ByteStore
-from pipeline_project.tables import records_to_parquet
+from pipeline_project.stage import Metadata, StageContext, StepResult, Table
+from pipeline_project.storage import Artifact
+from pipeline_project.tables import parquet_to_table, table_to_parquet
 
-QUARANTINE = "processed-data/quarantine"
-_NOT_COUNTED = frozenset({"duplicate"})  # an exact copy is dropped, but says nothing bad of the day
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-@dataclass
-class _Day:
-    rows: list[ManifestRow] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    personal_data: Counter[str] = field(default_factory=Counter)
+def _sound(context: StageContext, manifest: Artifact) -> bool:
+    """Whether a stored manifest is still what would be made: no repair, erasure or lost shard says otherwise, and nothing is to be tried
+    again."""
+    store = context.artifacts.bytes
+    gone, repairs = erased(store), repair_records(store)
+    rejects = parquet_to_table(manifest.read("rejects.parquet"), ["image_id", "code"]).to_pylist()
+    if any(row["code"] in TRANSIENT for row in rejects):
+        return False
+    if any((row["code"] == "erased") != (row["image_id"] in gone) for row in rejects):
+        return False
+    ids = {row["image_id"] for row in rejects}
+    if gone or repairs:
+        ids |= set(parquet_to_table(manifest.read("manifest.parquet"), ["image_id"])["image_id"].to_pylist())
+    erased_since = ids & gone - {row["image_id"] for row in rejects}
+    withdrawn = set(manifest.info.get("repaired", [])) - {repair.repaired for repair in repairs}
+    if erased_since or withdrawn or ids & {repair.original for repair in repairs}:
+        return False
+    return shards_stand(context, manifest)
 
 
 @reusable(
     "validated_manifest",
     inputs=["raw_images"],
-    settings=[*DECODE_SETTINGS, "ingest.max_reject_rate", "ingest.max_missing_label_rate", "data.classes", "data.text_columns"],
+    settings=[
+        *DECODING_SETTINGS,
+        "ingest.max_reject_rate",
+        "ingest.max_missing_label_rate",
+        "data.classes",
+        "data.slice_columns",
+        "data.text_columns",
+        "privacy.phone_regions",
+    ],
+    sound=_sound,
 )
 def validate_images(context: StageContext, day: date) -> StepResult:
-    """Decode the day's images and join them with their labels.
+    """Decode the day's new and changed images, and join all of them with their labels.
 
-    Payload: manifest.parquet (`ManifestRow`), rejects.parquet (`Reject`), verdict.json (`DayVerdict`). The bytes of rejected
-    images are kept under processed-data/quarantine/.
+    Payload: manifest.parquet (`ManifestRow`) and rejects.parquet (`Reject`), both sorted by key; verdict.json (`DayVerdict`),
+    personal_data.json (see `personal_data_report`), shards.json (where the pixels lie: size, and partition and digest of each shard). The
+    bytes of rejected images are kept under restricted/quarantine/.
     """
-    inventory = context.artifacts.latest("raw_images", day.isoformat())
-    listing = inventory.json("inventory.json")
-    source = open_source(context.settings)
-    done = _validate(context, source, listing)
-    verdict = _judge(context.settings, day, listing, done)
+    settings, store = context.settings, context.artifacts.bytes
+    artifact = context.artifacts.latest("raw_images", day.isoformat())
+    inventory = read_inventory(artifact)
+    decoded = decode_day(context, day, inventory.objects.select(["key", "size", "etag"]))
+    labels, found = _masked(inventory, settings)
+    joined = join_day(decoded.facts, labels, settings.data.classes)
+    put_in_quarantine(open_source(settings), store, settings, day, joined.rejects)
+    verdict = _judge(settings, day, inventory.summary, joined.manifest.num_rows, joined.rejects)
+    readable = decoded.facts.filter(_is_null(decoded.facts["code"]))
+    personal = personal_data_report(context, found, inventory.summary["texts"], readable["faces"].to_pylist())
+    repaired = {repair.repaired for repair in repair_records(store)} & set(readable["image_id"].to_pylist())
     payload = {
-        "manifest.parquet": records_to_parquet(done.rows, ManifestRow),
-        "rejects.parquet": records_to_parquet(done.rejects, Reject),
+        "manifest.parquet": table_to_parquet(joined.manifest),
+        "rejects.parquet": table_to_parquet(joined.rejects),
         "verdict.json": canonical_json(verdict.model_dump(mode="json")),
-        "personal_data.json": canonical_json(done.personal_data),
+        "personal_data.json": canonical_json(personal),
+        "shards.json": canonical_json({"size": settings.image.size, "shards": [[ref.partition, ref.digest] for ref in decoded.shards]}),
     }
-    artifact = context.artifacts.publish(
-        "validated_manifest", payload, partition=day.isoformat(), info={"inventory": inventory.digest, "verdict": verdict.passed}
+    made = context.artifacts.publish(
+        "validated_manifest",
+        payload,
+        partition=day.isoformat(),
+        info={"inventory": artifact.digest, "verdict": verdict.passed, "repaired": sorted(repaired)},
     )
-    reasons = Counter(reject.code for reject in done.rejects)
-    return StepResult(
-        artifact,
-        {
-            "accepted": verdict.accepted,
-            "rejected": verdict.rejected,
-            "reject_rate": verdict.reject_rate,
-            "reasons": dict(reasons),
-            "rejects": Table([r.model_dump(include={"key", "code", "detail"}) for r in done.rejects[:50]]),
-            "day_may_train": verdict.passed,
-            "verdict": "; ".join(verdict.reasons) or "good",
-            "inventory": inventory.digest,
-        },
-    )
+    shown = _metadata(context, verdict, joined.rejects) | {"decoded": decoded.decoded, "inventory": artifact.digest}
+    return StepResult(made, {**shown, "conversions": conversions(joined.manifest), **personal_data_metadata(personal)})
 
 
-def _validate(context: StageContext, source: Source, listing: dict[str, Any]) -> _Day:
-    limits = DecodeLimits.from_settings(context.settings.ingest)
-    labels = {row["image"]: LabelRow.model_validate(row) for row in reversed(listing["labels"])}
-    conflicting = set(listing["conflicting"])
-    day = _Day()
-    first_key: dict[str, ManifestRow] = {}
-    disputes: dict[str, Reject] = {}
-    for key, data, found in _decoded(source, limits, [o["key"] for o in listing["objects"]], context.settings.training.threads):
-        label = labels.get(key)
-        image_id = sha256_bytes(data)
-        problem = _problem(key, label, conflicting, context.settings.data.classes, found)
-        if problem is not None:
-            reject = Reject(key=key, code=problem.code, detail=problem.detail, label=label.label if label else None, image_id=image_id)
-            day.rejects.append(reject)
-            _quarantine(context.artifacts.bytes, reject, data)
-            continue
-        assert label is not None
-        assert label.label is not None
-        assert not isinstance(found, ImageRejectedError)
-        if image_id in first_key:
-            earlier = first_key[image_id]
-            same = earlier.label == label.label
-            code, detail = ("duplicate", "") if same else ("conflicting_copy", f", there labelled {earlier.label}")
-            reject = Reject(key=key, code=code, detail=f"the same bytes as {earlier.key}{detail}", label=label.label, image_id=image_id)
-            day.rejects.append(reject)
-            if not same:
-                disputes.setdefault(image_id, reject)
-                _quarantine(context.artifacts.bytes, reject, data, earlier.key)
-            continue
-        attributes = _masked(label.attributes, context.settings.data.text_columns, day.personal_data)
-        row = ManifestRow(image_id=image_id, key=key, label=label.label, size=len(data), attributes=attributes, **found)
-        first_key[image_id] = row
-        day.rows.append(row)
-        if len(day.rows) % 500 == 0:
-            context.log(f"{len(day.rows)} images accepted so far")
-    for row in [row for row in day.rows if row.image_id in disputes]:  # the same bytes under two labels: neither can be believed
-        other = disputes[row.image_id]
-        detail = f"the same bytes as {other.key}, there labelled {other.label}"
-        day.rejects.append(Reject(key=row.key, code="conflicting_copy", detail=detail, label=row.label, image_id=row.image_id))
-    day.rows = [row for row in day.rows if row.image_id not in disputes]
-    return day
+def conversions(manifest: "pa.Table") -> dict[str, int]:
+    """{note: accepted images that have it}, the most frequent first."""
+    import pyarrow.compute as pc
+
+    counts: Counter[str] = Counter()
+    for entry in pc.value_counts(manifest["notes"]).to_pylist():
+        for note in json.loads(entry["values"]):
+            counts[note] += entry["counts"]
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _decoded(
-    source: Source, limits: DecodeLimits, keys: list[str], threads: int
-) -> Iterator[tuple[str, bytes, "dict[str, Any] | ImageRejectedError"]]:
-    """Bytes and decoded facts of each key, in order; at most a few images are in memory at once."""
+def _masked(inventory: Inventory, settings: Settings) -> tuple["pa.Table", dict[str, dict[str, int]]]:
+    """The label rows, and what was masked in them. Columns that became text columns after the inventory was taken are masked now."""
+    import pyarrow as pa
 
-    def work(key: str) -> tuple[str, bytes, dict[str, Any] | ImageRejectedError]:
-        data = source.read(key)
-        try:
-            decoded = decode_image(data, limits)
-        except ImageRejectedError as reason:
-            return key, data, reason
-        facts = {
-            "width": decoded.image.width,  # upright, as the server measures it
-            "height": decoded.image.height,
-            "mode": decoded.mode,
-            "format": decoded.format,
-            "perceptual_hash": _perceptual_hash(decoded.image),
-        }
-        return key, data, facts
-
-    with ThreadPoolExecutor(threads) as workers:
-        for start in range(0, len(keys), 64):
-            yield from workers.map(work, keys[start : start + 64])
+    found = {column: Counter(kinds) for column, kinds in inventory.summary["personal_data"].items()}
+    left = sorted(set(settings.data.text_columns) - set(inventory.summary["masked_columns"]))
+    if not any(column in inventory.summary["texts"] for column in left):
+        return inventory.labels, {column: dict(kinds) for column, kinds in found.items()}
+    texts = []
+    for text in inventory.labels["attributes"].to_pylist():
+        attributes = json.loads(text)
+        for column in left:
+            if attributes.get(column):
+                attributes[column], kinds = mask_personal_data(attributes[column], settings.privacy.phone_regions)
+                found.setdefault(column, Counter()).update(kinds)
+        texts.append(attributes_text(attributes))
+    masked = inventory.labels.set_column(2, "attributes", pa.array(texts, pa.string()))
+    return masked, {column: dict(kinds) for column, kinds in found.items() if kinds}
 
 
-def _perceptual_hash(image: Any) -> str:
-    import imagehash
+def _is_null(column: Any) -> Any:
+    import pyarrow.compute as pc
 
-    return str(imagehash.phash(image.resize((128, 128)), hash_size=8, highfreq_factor=4))
-
-
-def _problem(
-    key: str, label: LabelRow | None, conflicting: set[str], classes: list[str], found: "dict[str, Any] | ImageRejectedError"
-) -> ImageRejectedError | None:
-    if isinstance(found, ImageRejectedError):
-        return found
-    if label is None or label.label is None:
-        return ImageRejectedError("unlabelled", "no row of the label file names a label for it")
-    if key in conflicting:
-        return ImageRejectedError("conflicting_labels", "labelled more than once, differently")
-    if label.label not in classes:
-        meant = close_class(label.label, classes)
-        hint = f"; did you mean {meant!r}?" if meant else ""
-        return ImageRejectedError("outside_domain", f"label {label.label!r} is not one of data.classes{hint}")
-    return None
+    return pc.is_null(column)
 
 
-def _masked(attributes: dict[str, str], text_columns: list[str], found: Counter[str]) -> dict[str, str]:
-    masked = dict(attributes)
-    for column in set(text_columns) & masked.keys():
-        masked[column], kinds = mask_personal_data(masked[column])
-        found.update(kinds)
-    return masked
-
-
-def _quarantine(store: ByteStore, reject: Reject, data: bytes, *others: str) -> None:
-    """Keep a rejected image's bytes, once, with the reason and all keys under which they came."""
-    place = f"{QUARANTINE}/{reject.image_id}"
-    known = store.read_json(f"{place}/reason.json").get("keys", []) if store.exists(f"{place}/reason.json") else []
-    store.write(f"{place}/bytes", data)
-    store.write_json(f"{place}/reason.json", {**reject.model_dump(), "keys": sorted({reject.key, *others, *known})})
-
-
-def _judge(settings: Settings, day: date, listing: dict[str, Any], done: _Day) -> DayVerdict:
-    objects = len(listing["objects"])
-    rejected = sum(reject.code not in _NOT_COUNTED for reject in done.rejects)
+def _judge(settings: Settings, day: date, summary: dict[str, Any], accepted: int, rejects: "pa.Table") -> DayVerdict:
+    objects = summary["objects"]
+    codes = Counter(code for code in rejects["code"].to_pylist() if code not in UNCOUNTED)
+    rejected = codes.total()
     rate = round(rejected / objects, 6) if objects else 0.0
-    problems = [f"{problem['file']}: {problem['detail']}" for problem in listing["problems"]]
-    reasons = [in_few_words(problems)] if problems else []
+    problems = label_file_problems(summary)
+    reasons = [problems] if problems else []
     if not objects:
         reasons.append("no images arrived")
-    elif not listing["label_files"]:
+    elif not summary["label_file_count"]:
         reasons.append(f"no {settings.data.labels_file} found")
     if rate > settings.ingest.max_reject_rate:
-        codes = Counter(reject.code for reject in done.rejects if reject.code not in _NOT_COUNTED)
         told = ", ".join(f"{count} {code}" for code, count in codes.most_common())
         limit = f"{settings.ingest.max_reject_rate:.1%}"
         reasons.append(f"{rejected} of {objects} images rejected ({rate:.1%}: {told}); at most {limit} are allowed")
-    missing = next(outcome for outcome in inventory_outcomes(listing, settings) if outcome.name == "missing_values")
-    if not missing.passed and listing["label_files"]:
+    missing = next(outcome for outcome in inventory_outcomes(summary, settings) if outcome.name == "missing_values")
+    if not missing.passed and summary["label_file_count"]:
         reasons.append(missing.detail.rstrip("."))
-    return DayVerdict(
-        day=day,
-        passed=not reasons,
-        objects=objects,
-        accepted=len(done.rows),
-        rejected=rejected,
-        reject_rate=rate,
-        reasons=reasons,
-    )
+    return DayVerdict(day=day, passed=not reasons, objects=objects, accepted=accepted, rejected=rejected, reject_rate=rate, reasons=reasons)
+
+
+def _metadata(context: StageContext, verdict: DayVerdict, rejects: "pa.Table") -> dict[str, Any]:
+    shown: Metadata = {
+        "accepted": verdict.accepted,
+        "rejected": verdict.rejected,
+        "reject_rate": verdict.reject_rate,
+        "reasons": dict(Counter(rejects["code"].to_pylist()).most_common()),
+        "rejects": Table(rejects.select(["key", "code", "detail"]).slice(0, 50).to_pylist()),
+        "day_may_train": verdict.passed,
+        "verdict": "; ".join(verdict.reasons) or "good",
+    }
+    picture = rejected_images(context, rejects)
+    return {**shown, "rejected_images": picture} if picture is not None else dict(shown)

@@ -1,57 +1,87 @@
-"""image_pack: the day's pixels, exactly as the server will see them."""
+"""image_pack: which row of which shard holds each accepted image of a day, exactly as the server will see it. No pixel is copied."""
 
-import io
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline_project.digests import canonical_json, sha256_bytes
-from pipeline_project.imaging import DecodeLimits, decode_image, to_pixels
-from pipeline_project.imaging.decode import DECODE_SETTINGS
-from pipeline_project.ingest.sources import open_source
+from pipeline_project.digests import canonical_json
+from pipeline_project.ingest.decoding import SHARD, ShardRef, shards_stand
+from pipeline_project.ingest.decoding.shards import find_shards
+from pipeline_project.ingest.packs import PACK_VERSION, open_pack
 from pipeline_project.plots import contact_sheet
 from pipeline_project.reuse import reusable
 from pipeline_project.stage import StageContext, StepResult
-from pipeline_project.tables import parquet_to_frame
+from pipeline_project.storage import Artifact
+from pipeline_project.tables import frame_to_parquet, parquet_to_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN = 8  # images of each class
 
 
-@reusable("image_pack", inputs=["validated_manifest"], settings=[*DECODE_SETTINGS, "image.size"])
+@reusable("image_pack", inputs=["validated_manifest"], sound=shards_stand)
 def pack_images(context: StageContext, day: date) -> StepResult:
-    """Decode and resize the accepted images of a day into one uint8 array, in the manifest's order.
+    """Say where the pixels of each accepted image lie, in the manifest's order.
 
-    Payload: pixels.npy ((N, S, S, 3) uint8, memory-mappable), rows.json (image ids in order, the manifest's digest, the size).
+    Payload: index.parquet (image_id, shard, row), pack.json (the manifest's digest, the size S, the shards by partition and digest).
+    The pixels themselves are in the shards that validated_manifest made: (n, S, S, 3) uint8, memory-mappable.
 
     Raises:
-        ValueError: an image's bytes changed since it was validated.
+        ArtifactMissingError: a shard is gone.
     """
     manifest = context.artifacts.latest("validated_manifest", day.isoformat())
     frame = parquet_to_frame(manifest.read("manifest.parquet"))
-    source, size = open_source(context.settings), context.settings.image.size
-    limits = DecodeLimits.from_settings(context.settings.ingest)
-
-    def work(key: str, image_id: str) -> NDArray[np.uint8]:
-        data = source.read(key)
-        if sha256_bytes(data) != image_id:
-            raise ValueError(
-                f"{key}: its bytes in {context.settings.data.source} changed after it was validated. "
-                f"Materialize raw_images of {day} and what follows it again."
-            )
-        return to_pixels(decode_image(data, limits).image, size)
-
-    pixels = np.zeros((len(frame), size, size, 3), np.uint8)
-    with ThreadPoolExecutor(context.settings.training.threads) as workers:
-        for row, image in enumerate(workers.map(work, frame["key"], frame["image_id"])):
-            pixels[row] = image
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    rows = {"manifest": manifest.digest, "size": size, "image_ids": frame["image_id"].tolist()}
+    named = manifest.json("shards.json")
+    refs = [ShardRef(*ref) for ref in named["shards"]]
+    index = _index(context, day, frame, refs)
+    about = {"version": PACK_VERSION, "manifest": manifest.digest, "size": named["size"], "shards": named["shards"]}
     artifact = context.artifacts.publish(
-        "image_pack", {"pixels.npy": buffer.getvalue(), "rows.json": canonical_json(rows)}, partition=day.isoformat()
+        "image_pack", {"index.parquet": frame_to_parquet(index), "pack.json": canonical_json(about)}, partition=day.isoformat()
     )
-    sheets = {label: list(pixels[np.flatnonzero((frame["label"] == label).to_numpy())[:8]]) for label in sorted(frame["label"].unique())}
+    size = int(named["size"])
     return StepResult(
         artifact,
-        {"images": len(frame), "bytes": pixels.nbytes, "size": size, "manifest": manifest.digest, "contact_sheet": contact_sheet(sheets)},
+        {
+            "images": len(index),
+            "bytes": len(index) * size * size * 3,
+            "shards": len(refs),
+            "size": size,
+            "manifest": manifest.digest,
+            "contact_sheet": contact_sheet(_sheets(context, artifact, frame)),
+        },
     )
+
+
+def _index(context: StageContext, day: date, frame: "pd.DataFrame", refs: list[ShardRef]) -> "pd.DataFrame":
+    """image_id, shard and row of each image of the manifest. Raises `ValueError` where a shard lacks one."""
+    import pandas as pd
+
+    shards = {shard.ref: shard for shard in find_shards(context, refs)}
+    for ref in refs:
+        if ref not in shards:
+            context.artifacts.version(SHARD, ref.digest, ref.partition).verify()  # says what is wrong with it
+            raise ValueError(f"shard {ref.partition}: its records are damaged. {_again(day)}")
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    for number, ref in enumerate(refs):
+        for key, row in shards[ref].rows.items():
+            if row is not None:
+                places[key, str(shards[ref].facts_of[key].image_id)] = number, row
+    wanted = list(zip(frame["key"], frame["image_id"], strict=True))
+    lacking = [key for key, image_id in wanted if (key, image_id) not in places]
+    if lacking:
+        raise ValueError(f"{lacking[0]}: accepted, but its pixels are in no shard of {day} ({len(lacking)} such images). {_again(day)}")
+    found = [places[place] for place in wanted]
+    columns = {"image_id": frame["image_id"].tolist(), "shard": [shard for shard, _ in found], "row": [row for _, row in found]}
+    return pd.DataFrame(columns).astype({"image_id": str, "shard": np.int64, "row": np.int64})
+
+
+def _again(day: date) -> str:
+    return f"Materialize validated_manifest of {day} with the tag recompute=true, then image_pack."
+
+
+def _sheets(context: StageContext, artifact: Artifact, frame: "pd.DataFrame") -> dict[str, list[np.ndarray]]:
+    pack = open_pack(context.artifacts, artifact)
+    labels = frame["label"].to_numpy()
+    return {label: list(pack.gather(np.flatnonzero(labels == label)[:_SHOWN])) for label in sorted(set(labels))}

@@ -44,7 +44,8 @@ def draw_sample(settings: Settings) -> None:
     from pipeline_project.sample.catalogue import generate_catalogue
 
     days = [settings.data.start_date + timedelta(days=n) for n in range(SAMPLE_DAYS)]
-    folder = Path(settings.data.source)
+    folder = settings.data.folder
+    assert folder is not None
     missing = [day for day in days if not (folder / day.isoformat() / settings.data.labels_file).exists()]
     if missing:
         generate_catalogue(folder, seed=SAMPLE_SEED, days=missing, images_per_day=SAMPLE_IMAGES_A_DAY)
@@ -136,8 +137,8 @@ def require_enough_images(settings: Settings) -> None:
     """
     from pipeline_project.ingest.sources import FolderSource
 
-    folder, data = Path(settings.data.source), settings.data
-    if "://" in data.source or not folder.is_dir():
+    folder, data = settings.data.folder, settings.data
+    if folder is None or not folder.is_dir():
         return
     keys = [o.key for o in FolderSource(folder).list_all()]
     if not any(PurePosixPath(key).name == data.labels_file for key in keys):

@@ -86,7 +86,7 @@ def build_package(context: StageContext) -> StepResult:
         architecture=record["model"]["architecture"],
         classes=record["classes"],
         image_size=settings.image.size,
-        resample="bilinear",
+        resample="supersampled",
         temperature=_temperature(served["logits"], validation.class_index),
         variant=variant,
         graph="model.onnx",

@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 
 from pipeline_project.digests import canonical_json
+from pipeline_project.ingest.packs import open_pack
 from pipeline_project.packaging.package import load_package
 from pipeline_project.reuse import reusable
 from pipeline_project.serving.documents import newest
@@ -41,21 +42,20 @@ def predict_batch(context: StageContext, day: date) -> StepResult:
     from pipeline_project.serving.engine import Engine
 
     champion = _champion(context)
-    pack = context.artifacts.latest("image_pack", day.isoformat())
+    pack = open_pack(context.artifacts, context.artifacts.latest("image_pack", day.isoformat()))
     package = load_package(context.artifacts, champion, context.settings.trusted_signers)
     engine, classes = Engine(package, threads=context.settings.training.threads), package.manifest.classes
-    pixels = np.load(pack.path("pixels.npy"), mmap_mode="r", allow_pickle=False)
-    parts = [engine.predict(np.asarray(pixels[i : i + _BATCH])).probabilities for i in range(0, len(pixels), _BATCH)]
+    parts = [engine.predict(pixels).probabilities for pixels in pack.batches(_BATCH)]
     probabilities = np.concatenate(parts) if parts else np.zeros((0, len(classes)), np.float32)
     frame = pd.DataFrame(np.round(probabilities.astype(np.float64), 6), columns=[f"p_{name}" for name in classes])
-    frame.insert(0, "image_id", pack.json("rows.json")["image_ids"])
+    frame.insert(0, "image_id", pack.image_ids)
     frame.insert(1, "predicted_class", [classes[i] for i in probabilities.argmax(axis=1)] if len(frame) else [])
     frame.insert(2, "confidence", np.round(probabilities.max(axis=1).astype(np.float64), 6) if len(frame) else [])
     artifact = context.artifacts.publish(
         "batch_predictions",
         {
             "predictions.parquet": frame_to_parquet(frame),
-            "origin.json": canonical_json({"version": 1, "package": champion, "pack": pack.digest}),
+            "origin.json": canonical_json({"version": 1, "package": champion, "pack": pack.artifact.digest}),
         },
         partition=day.isoformat(),
     )
@@ -65,7 +65,7 @@ def predict_batch(context: StageContext, day: date) -> StepResult:
         {
             "images": len(frame),
             "package": champion,
-            "pack": pack.digest,
+            "pack": pack.artifact.digest,
             "mean_confidence": round(float(frame["confidence"].mean()), 4) if len(frame) else 0.0,
             "classes": Table([{"class": str(name), "images": int(count)} for name, count in counts.items()]),
         },
@@ -77,6 +77,6 @@ def check_batch(context: StageContext, day: date) -> list[CheckOutcome]:
     artifact = context.artifacts.latest("batch_predictions", day.isoformat())
     rows = parquet_to_frame(artifact.read("predictions.parquet"))
     pack = context.artifacts.version("image_pack", artifact.json("origin.json")["pack"], day.isoformat())
-    expected = pack.json("rows.json")["image_ids"]
+    expected = open_pack(context.artifacts, pack).image_ids
     detail = f"{len(rows)} predictions for {len(expected)} images."
     return [CheckOutcome("row_count", rows["image_id"].tolist() == expected, detail)]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline_project.contracts import Environment, PredictionRecord, Route, TruthRecord
 from pipeline_project.digests import sha256_bytes
-from pipeline_project.imaging import DecodeLimits, ImageRejectedError, decode_image, measure, to_pixels
+from pipeline_project.imaging import DecodeLimits, ImageRejectedError, measure, prepare
 from pipeline_project.serving.engine import Engine, EngineError
 from pipeline_project.serving.explanation import explain, overlay_png
 from pipeline_project.serving.guard import RouteStatistics
@@ -173,8 +173,9 @@ class Predictor:
         return RequestError(500, "internal_error", "something failed in the server")
 
     def _pixels(self, upload: Upload) -> tuple[NDArray[np.uint8], float]:
-        decoded = decode_image(upload.data or b"", self._limits)
-        return to_pixels(decoded.image, upload.engine.manifest.image_size), decoded.image.width / decoded.image.height
+        manifest = upload.engine.manifest
+        pixels, decoded = prepare(upload.data or b"", self._limits, manifest.image_size, manifest.resample)
+        return pixels, decoded.width / decoded.height
 
     def _thumbnail(self, request_id: str, pixels: NDArray[np.uint8]) -> str | None:
         if unit_interval(request_id, "thumbnail") >= self.settings.serving.thumbnail_share:

@@ -58,6 +58,21 @@ def overrides() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(_OVERRIDE_PREFIX)}
 
 
+def secret_address(address: str) -> str:
+    """What an address `env:NAME` stands for: an environment variable, so that a password stays out of settings files and records.
+
+    Raises:
+        SettingsError: the variable is not set.
+    """
+    name = address.removeprefix("env:")
+    value = os.environ.get(name, "")
+    if not value:
+        raise SettingsError(
+            f"environment variable {name}: not set, and {address} needs it. Set it, such as postgresql://user:password@host/database."
+        )
+    return value
+
+
 def child_environment(settings: Settings, config: str | Path | None = None) -> dict[str, str]:
     """The environment of a process that is to read the same settings: this one's, with the runtime home (and the file) named.
 
@@ -72,6 +87,12 @@ def child_environment(settings: Settings, config: str | Path | None = None) -> d
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "GIT_PYTHON_REFRESH": "quiet",
     }
+
+
+def take_environment(environment: Mapping[str, str]) -> None:
+    """Make this process's environment that of its parent: one that a fork server started has it as it was when that server began."""
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _locate(name: str, beside: Path) -> Path:
@@ -100,12 +121,21 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyP
     parent = own.pop("extends", None)
     for section, key in _PATH_KEYS:
         value = own.get(section, {}).get(key) if isinstance(own.get(section), dict) else None
-        if isinstance(value, str) and "://" not in value:
-            own[section][key] = str((path.parent / Path(value).expanduser()).resolve())
+        if isinstance(value, dict):
+            own[section][key] = {name: _absolute(below, path.parent) for name, below in value.items()}
+        elif value is not None:
+            own[section][key] = _absolute(value, path.parent)
     if parent is None:
         return own, origins
     values, inherited = _read(_locate(str(parent), path.parent), (*seen, path.resolve()))
     return _merge(values, own), inherited | origins
+
+
+def _absolute(address: Any, folder: Path) -> Any:
+    """A path as an absolute one; other addresses (`s3://...`, `env:NAME`) and what is no text as they are."""
+    if not isinstance(address, str) or "://" in address or address.startswith("env:"):
+        return address
+    return str((folder / Path(address).expanduser()).resolve())
 
 
 def _note_lines(node: yaml.MappingNode, path: Path, prefix: KeyPath, origins: dict[KeyPath, str]) -> None:

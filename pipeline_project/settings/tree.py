@@ -25,10 +25,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TableSettings(Section):
+    """How to read a source that is a table of images (R49): a row an image, with its label beside it."""
+
+    location_column: str = Field(description="path or URL of the image")
+    day_column: str = Field(description="the image's day, YYYY-MM-DD; empty: the day it was first seen")
+    query: str = Field(description="what to select from a database source; empty for files")
+    hosts: list[str] = Field(description="hosts that image URLs may name; others are refused")
+
+
 class DataSettings(Section):
     """Where images and labels come from (R20-R22)."""
 
-    source: str = Field(min_length=1, description="a folder, or s3://bucket/prefix/")
+    source: str | dict[Name, str] = Field(
+        min_length=1,
+        description="a folder; s3://, gs:// or az://bucket/prefix/; a table of images (.csv, .parquet, or the name of an environment "
+        "variable with a database URL as env:NAME); or several of them as {name: address}",
+    )
+    table: TableSettings
     labels_file: str
     image_column: str
     label_column: str
@@ -36,6 +50,19 @@ class DataSettings(Section):
     slice_columns: list[str] = Field(description="columns of labels.csv to compare accuracy over (D12)")
     text_columns: list[str] = Field(description="columns of free text, searched for personal data (R190)")
     start_date: date = Field(description="the first day partition; an earlier object is an error")
+
+    @property
+    def folder(self) -> Path | None:
+        """The source, where it is one folder of this machine."""
+        if not isinstance(self.source, str) or "://" in self.source or self.source.startswith("env:"):
+            return None
+        path = Path(self.source)
+        return None if path.suffix in (".csv", ".parquet") else path
+
+    @property
+    def shown_source(self) -> str:
+        """The source for people and records."""
+        return self.source if isinstance(self.source, str) else ", ".join(f"{name}: {place}" for name, place in self.source.items())
 
     @field_validator("classes")
     @classmethod
@@ -79,7 +106,30 @@ class IngestSettings(Section):
     max_reject_rate: Ratio = Field(description="share of a day's images that may be quarantined")
     max_missing_label_rate: Ratio = Field(description="share of a day's images that may lack a label")
     max_day_drift: PositiveFloat = Field(description="PSI of a feature against the days before, above which the day is flagged")
+    workers: PositiveInt = Field(description="processes that decode; does not change results")
+    decode_seconds: PositiveFloat = Field(description="a worker that takes longer for one image is killed, the image quarantined")
+    decode_memory_mb: PositiveInt = Field(description="a worker may not use more memory")
+    settle_minutes: float = Field(ge=0, description="a day is asked for once its newest object is this old: uploads have settled")
+    marker: str = Field(
+        description="name of an object that says a day's folder is complete, such as _SUCCESS; empty: settle_minutes decides"
+    )
+    scan_keys: PositiveInt = Field(description="keys that one tick of the sensor may list; the next goes on from there")
+    scan_seconds: float = Field(gt=0, le=20, description="seconds that one tick of the sensor may take")
+    notifications: str = Field(description="URL of an SQS queue with the bucket's event notifications; empty: the source is listed")
     schedule: Cron
+
+
+class PrivacySettings(Section):
+    """Personal data in pictures and text (R190)."""
+
+    faces: Literal["mask", "report", "off"] = Field(description="mask: pixels of faces are blurred in everything downstream")
+    faces_model_uri: str = Field(description="a face detector in ONNX (YuNet), a path or s3:// address; empty: the bundled cascade")
+    phone_regions: list[str] = Field(description="countries whose telephone numbers are looked for beside international ones, ISO 3166")
+
+    @field_validator("faces", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: object) -> object:
+        return "off" if value is False else value
 
 
 class DatasetSettings(Section):
@@ -330,6 +380,7 @@ class Settings(Section):
     trust: TrustSettings
     image: ImageSettings
     ingest: IngestSettings
+    privacy: PrivacySettings
     dataset: DatasetSettings
     augmentation: AugmentationSettings
     model: ModelSettings

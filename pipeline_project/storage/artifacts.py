@@ -23,6 +23,7 @@ _UNPARTITIONED = "all"
 ZONES: dict[str, Zone] = {
     "raw_images": "processed-data",
     "validated_manifest": "processed-data",
+    "image_shard": "processed-data",
     "image_pack": "processed-data",
     "dataset_splits": "processed-data",
     "image_features": "features",

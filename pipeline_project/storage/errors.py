@@ -7,6 +7,14 @@ from pathlib import Path
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_CREDENTIALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "TokenRetrievalError",
+    "ProfileNotFound",
+}
+_NO_ANSWER = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ProxyConnectionError"}
 _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
@@ -36,23 +44,40 @@ def explain_os_error(error: OSError, folder: Path) -> tuple[str, str]:
     return why, "Look at that disk or mount, or set store.root to another folder; then run it again."
 
 
-def explain_s3_error(error: Exception, bucket: str, endpoint: str | None) -> tuple[str, str]:
-    """Why, and the next step, for what boto3 raised."""
+def explain_s3_error(
+    error: Exception, bucket: str, endpoint: str | None, *, setting: str = "store.root", again: str = "then run it again"
+) -> tuple[str, str]:
+    """Why, and the next step, for what boto3 raised. Nothing of a signature or a credential is in it.
+
+    Args:
+        error: what was raised.
+        bucket: which bucket was asked for.
+        endpoint: the server's address; None is AWS.
+        setting: the setting that names the bucket.
+        again: what to do after the next step.
+    """
     server = endpoint or "AWS"
-    response = getattr(error, "response", {})
+    response = getattr(error, "response", None) or {}  # None in errors of the connection
     code = str(response.get("Error", {}).get("Code", ""))
     said = str(response.get("Error", {}).get("Message", ""))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     name = type(error).__name__
     if code == "NoSuchBucket":
-        return f"{server} has no bucket {bucket}", "Create the bucket, or correct store.root; then run it again."
-    if name in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"):
-        return "there are no AWS credentials", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role; then run it again."
-    if status in (401, 403):
-        return f"{server} denies it ({said or code})", f"Check the credentials and their rights on bucket {bucket}; then run it again."
-    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ProxyConnectionError"):
-        return f"{server} does not answer", "Check that it runs, store.endpoint_url and the network; then run it again."
-    return f"{server} says: {said or error}", "Check store.root, store.endpoint_url and that server's log; then run it again."
+        why, step = f"{server} has no bucket {bucket}", f"Create the bucket, or correct {setting}; {again}."
+    elif name in _NO_CREDENTIALS:
+        why, step = "there are no AWS credentials", f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role; {again}."
+    elif status in (401, 403):
+        why, step = f"{server} denies it ({said or code})", f"Check the credentials and their rights on bucket {bucket}; {again}."
+    elif status == 501:
+        why = f"{server} cannot do it ({said or code})"
+        step = "A server without server-side encryption needs store.encryption: none, and a disk that is encrypted itself."
+    elif name == "CutBodyError":
+        why, step = str(error), f"Check the network between here and {server}; {again}."
+    elif name in _NO_ANSWER:
+        why, step = f"{server} does not answer", f"Check that it runs, store.endpoint_url and the network; {again}."
+    else:
+        why, step = f"{server} says: {said or error}", f"Check {setting}, store.endpoint_url and that server's log; {again}."
+    return why, step
 
 
 def _in_the_way(path: Path) -> Path:

@@ -9,11 +9,14 @@ import pytest
 from pipeline_project.imaging import FEATURE_NAMES
 from pipeline_project.ingest.checks import check_features
 from pipeline_project.ingest.inventory import take_inventory
-from pipeline_project.ingest.manifest import QUARANTINE, validate_images
+from pipeline_project.ingest.manifest import validate_images
 from pipeline_project.ingest.pack import pack_images
-from pipeline_project.ingest.sources import SourceUnreachableError
+from pipeline_project.ingest.packs import open_pack
+from pipeline_project.ingest.quarantine import QUARANTINE, put_in_quarantine
+from pipeline_project.ingest.sources import SourceUnreachableError, open_source
 from pipeline_project.stage import StageContext
-from pipeline_project.tables import frame_to_parquet, parquet_to_frame
+from pipeline_project.storage import FolderStore
+from pipeline_project.tables import frame_to_parquet, parquet_to_frame, parquet_to_table
 from pipeline_project_tests.bad_input.conftest import INGEST, Run, Shop, photo
 
 COPY, OTHER_COPY, EMPTY, TRUNCATED, NO_IMAGE, TEXT, LONG, CLASSLESS = (f"2026-01-{n:02d}" for n in range(1, 9))
@@ -70,7 +73,7 @@ def test_same_image_twice_with_the_same_label(shop: Shop, runs: dict[str, Run]) 
 def test_same_image_twice_with_different_labels(shop: Shop, runs: dict[str, Run]) -> None:
     said = runs[OTHER_COPY].failed()["reject_rate"]
     assert "2 of 20 images rejected (2 conflicting_copy" in said
-    assert f"{OTHER_COPY}/8.jpg: the same bytes as {OTHER_COPY}/3.jpg, there labelled toys" in said
+    assert f"{OTHER_COPY}/3.jpg: the same bytes as {OTHER_COPY}/8.jpg, there labelled books" in said
     assert "Replace or remove them in the source, then materialize the day again; their bytes are kept in quarantine." in said
     assert "image_pack" not in runs[OTHER_COPY].made
     reason = kept(shop, f"{OTHER_COPY}/3.jpg")
@@ -120,7 +123,7 @@ def test_feature_out_of_range_names_it_and_the_limits(shop: Shop) -> None:
 
     table = pd.DataFrame([{"image_id": "x", **dict.fromkeys(FEATURE_NAMES, 0.5), "contrast": 1.5}])
     shop.context().artifacts.publish("image_features", {"features.parquet": frame_to_parquet(table)}, partition="2026-01-31")
-    [outcome] = check_features(shop.context(), date(2026, 1, 31))
+    [outcome] = [found for found in check_features(shop.context(), date(2026, 1, 31)) if found.name == "ranges"]
     assert not outcome.passed
     assert "2026-01-31: out of range: contrast (1.5 to 1.5; allowed 0 to 1). Materialize image_pack and image_features" in outcome.detail
 
@@ -145,14 +148,26 @@ def test_image_removed_after_the_inventory(small: Shop) -> None:
 
 
 def test_image_changed_after_it_was_validated(small: Shop) -> None:
+    """What is packed is what was validated: the source is not read again."""
+    take_inventory(small.context(), DAY)
+    manifest = validate_images(small.context(), DAY).artifact
+    small.put(f"{DAY}/1.jpg", photo(77))
+    pack = open_pack(small.context().artifacts, pack_images(small.context(), DAY).artifact)
+    assert pack.image_ids == parquet_to_frame(manifest.read("manifest.parquet"))["image_id"].tolist()
+    assert hashlib.sha256(photo(77)).hexdigest() not in pack.image_ids
+
+
+def test_rejected_image_changed_while_it_was_validated(small: Shop) -> None:
+    """Quarantine keeps the bytes that were looked at, or none."""
+    small.put(f"{DAY}/1.jpg", DAMAGED)
     take_inventory(small.context(), DAY)
     validate_images(small.context(), DAY)
-    small.put(f"{DAY}/1.jpg", photo(77))
-    with pytest.raises(
-        ValueError, match=rf"{DAY}/1\.jpg: its bytes in .* changed after it was validated\. Materialize raw_images of {DAY}"
-    ):
-        pack_images(small.context(), DAY)
-    assert small.context().artifacts.find("image_pack", DAY.isoformat()) is None
+    rejects = parquet_to_table(small.context().artifacts.latest("validated_manifest", DAY.isoformat()).read("rejects.parquet"))
+    store, settings = FolderStore(small.folder / "elsewhere"), small.settings()
+    small.put(f"{DAY}/1.jpg", photo(78))
+    with pytest.raises(ValueError, match=rf"{DAY}/1\.jpg: its bytes in .* changed while {DAY} was validated\. Materialize raw_images"):
+        put_in_quarantine(open_source(settings), store, settings, DAY, rejects)
+    assert store.list("") == []
 
 
 def test_image_that_cannot_be_read(small: Shop) -> None:

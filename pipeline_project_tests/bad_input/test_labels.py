@@ -64,6 +64,7 @@ def test_no_labels_csv(runs: dict[str, Run], left_out: dict[str, str]) -> None:
     assert runs[NO_FILE].failed() == {
         "labels_schema": said,
         "missing_values": "no label of 10 images could be read; labels_schema says why.",
+        "images_without_row": f"10 images have no label row (first {NO_FILE}/0.jpg) and are rejected. Add their rows.",
     }
     assert left_out[NO_FILE] == said.rstrip(".")
 
@@ -89,7 +90,10 @@ def test_label_outside_the_classes(runs: dict[str, Run], left_out: dict[str, str
         f"labels outside data.classes: 'Toys' (1, first {OUTSIDE}/1.jpg; did you mean 'toys'?), 'garden' (1, first {OUTSIDE}/3.jpg). "
         "Correct the labels, or add the classes"
     )
-    assert runs[OUTSIDE].failed() == {"labels_schema": f"{said}."}
+    assert runs[OUTSIDE].failed() == {
+        "labels_schema": f"{said}.",
+        "label_case": "1 rows write a class in another way, and their images are rejected: 'Toys' for 'toys' (1). Write the class's name.",
+    }
     assert left_out[OUTSIDE] == said
 
 
@@ -116,7 +120,7 @@ def test_same_image_labelled_twice_differently(runs: dict[str, Run], left_out: d
     assert f"1 of 10 images rejected (1 conflicting_labels; the first is {TWO_LABELS}/4.jpg: labelled more than once, differently)" in said
     assert "materialize the day again; their bytes are kept in quarantine" in said
     assert f"1 images are labelled more than once, differently, and are rejected: {TWO_LABELS}/4.jpg" in runs[TWO_LABELS].says(
-        "labels_schema"
+        "conflicting_labels"
     )
     assert left_out[TWO_LABELS] == "1 of 10 images rejected (10.0%: 1 conflicting_labels); at most 5.0% are allowed"
 

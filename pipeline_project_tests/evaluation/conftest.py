@@ -22,6 +22,7 @@ from pipeline_project.stage import StageContext
 from pipeline_project.storage import Artifact
 from pipeline_project.tables import frame_to_parquet, records_to_parquet
 from pipeline_project.trust.signing import load_or_create_key
+from pipeline_project_tests.packed import publish_pack
 
 SIZE, CELL, ROWS = 32, 4, 96
 CLASSES = ["red", "green", "blue"]
@@ -197,10 +198,7 @@ def _publish_data(context: StageContext, source: Path, images: np.ndarray, class
         {"manifest.parquet": records_to_parquet(rows, ManifestRow), "verdict.json": canonical_json(verdict.model_dump(mode="json"))},
         partition=DAY,
     )
-    pixels = io.BytesIO()
-    np.save(pixels, images)
-    record = {"image_ids": [row.image_id for row in rows], "manifest": manifest.digest, "size": SIZE}
-    pack = publish("image_pack", {"pixels.npy": pixels.getvalue(), "rows.json": canonical_json(record)}, partition=DAY)
+    pack = publish_pack(context, DAY, manifest, rows, images)
     table = pd.DataFrame(measured)[["image_id", *FEATURE_NAMES]]
     features = publish("image_features", {"features.parquet": frame_to_parquet(table)}, partition=DAY)
     version = DatasetVersion(

@@ -31,6 +31,7 @@ from pipeline_project.tables import records_to_parquet
 from pipeline_project.training.artifact import architecture_of
 from pipeline_project.trust.approvals import ApprovalKind, record_approval, require_unchanged
 from pipeline_project.trust.signing import load_or_create_key
+from pipeline_project_tests.packed import publish_pack
 
 CLASSES = ["electronics", "clothing", "home", "books", "toys"]
 
@@ -137,8 +138,9 @@ class Release:
         ]  # fmt: skip
         table = {"manifest.parquet": records_to_parquet(rows, ManifestRow)}
         manifest = self.publish("validated_manifest", table, partition=day, info={"inventory": inventory.digest})
-        ids = {"manifest": manifest.digest, "size": 48, "image_ids": [image_id(name) for name in names]}
-        pack = self.publish("image_pack", {"rows.json": canonical_json(ids), "pixels.npy": b"pixels"}, partition=day)
+        self.context.artifacts.run = "run-of-image_pack"
+        pack = publish_pack(self.context, day, manifest, rows, np.zeros((len(rows), 48, 48, 3), np.uint8))
+        self.context.artifacts.run = None
         return manifest, pack
 
     def approve(self, digest: str) -> None:

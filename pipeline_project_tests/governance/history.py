@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline_project.contracts import DesiredState, Environment, ReplicaReport, Route
 from pipeline_project.digests import canonical_json
 from pipeline_project.governance.liveness import EVIDENCE
+from pipeline_project.governance.stored import CACHES
 from pipeline_project.settings import load_settings
 from pipeline_project.stage import StageContext
 from pipeline_project.storage import Artifact, FolderStore
@@ -79,9 +80,19 @@ class History:
     def take_in(self, number: int = 1) -> None:
         day = f"2026-01-{number:02d}"
         raw = self.publish("raw_images", partition=day)
-        manifest = self.publish("validated_manifest", [raw], partition=day, info={"inventory": raw.digest})
+        shards = self.shard(number)
+        named = {"shards": [[shard.partition, shard.digest] for shard in shards]}
+        manifest = self.publish("validated_manifest", [raw, *shards], partition=day, info={"inventory": raw.digest}, **named)
         pack = self.publish("image_pack", [manifest], partition=day, manifest=manifest.digest)
         self.publish("image_features", [pack, manifest], partition=day, pack=pack.digest, manifest=manifest.digest)
+
+    def shard(self, number: int = 1) -> list[Artifact]:
+        """What decoding leaves: a day cut into one or two buckets by turns, some with contents that were there before."""
+        day, bits = f"2026-01-{number:02d}", self.count % 2
+        return [
+            self.publish("image_shard", partition=f"{day}.{bits:02d}-{bucket:05x}", tag=f"{day} {bits} {bucket} {self.count % 3}")
+            for bucket in range(1 + bits)
+        ]
 
     def split(self) -> None:
         kinds = {"days": "validated_manifest", "packs": "image_pack", "features": "image_features"}
@@ -181,7 +192,7 @@ class History:
         """The folders that must stay, told from the account alone."""
         horizon = self.now - max(timedelta(days=self.days), timedelta(days=1))
         there = {p: e for p, e in self.entries.items() if p in self.there()}
-        roots = set(self.heads.values())
+        roots = {prefix for (name, _), prefix in self.heads.items() if name not in CACHES}
         for prefix, entry in there.items():
             peers = [e.times[-1] for p, e in there.items() if _asset(p) == _asset(prefix)]
             replaced = min((t for t in peers if t > entry.times[-1]), default=entry.times[-1])

@@ -133,6 +133,7 @@ def test_step_outputs_drafts_caches_studies_and_reuse_records(history: History) 
         "artifacts/approvals/production_deployment/x/y.json": False,
         "processed-data/quarantine/x/bytes": False,
         "processed-data/arrivals/x.json": False,
+        "processed-data/scan/taken.json": False,
         "features/prediction-segments/production/2026-01-01/x": False,
     }
     digests = {f"{made}{'1' * 32}.json": old.digest, f"{made}{'2' * 32}.json": kept.digest}

@@ -29,6 +29,7 @@ def history(tmp_path: Path) -> History:
 _STEPS: list[Callable[[History, int], None]] = [
     lambda h, n: h.take_in(1 + n % 2),
     lambda h, _: h.split(),
+    lambda h, n: h.shard(1 + n % 2) and None,
     lambda h, _: h.train(),
     lambda h, _: h.package(),
     lambda h, n: h.deploy("production", n),
@@ -98,7 +99,7 @@ def test_a_package_in_production_keeps_all_that_explains_it(history: History) ->
         waiting += entry.needs
     assert needed == {
         *("model_package", "trained_model", "tuned_hyperparameters", "dataset_splits"),
-        *("image_pack", "image_features", "validated_manifest", "raw_images"),
+        *("image_pack", "image_features", "validated_manifest", "image_shard", "raw_images"),
     }
 
 
@@ -128,7 +129,8 @@ def test_what_was_the_newest_until_lately_stays_for_runs_that_read_it(history: H
     assert plan_removal(history.context, history.now).remove == ()
     history.now += timedelta(days=2)
     gone = {v.name for v in plan_removal(history.context, history.now).remove}
-    assert gone == {"image_features", "image_pack", "validated_manifest", "raw_images"}  # the parent is what a check compares with
+    # the dataset version stays: it is the parent that a check compares with
+    assert gone == {"image_features", "image_pack", "validated_manifest", "image_shard", "raw_images"}
 
 
 def test_the_table_adds_up_and_says_what_goes(history: History) -> None:

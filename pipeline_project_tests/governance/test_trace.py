@@ -12,7 +12,7 @@ from pipeline_project.governance import ledger
 from pipeline_project.governance.trace import Trace, trace_request
 from pipeline_project.governance.trace_log import UnknownRequestError
 from pipeline_project.governance.trace_text import render_trace
-from pipeline_project.ingest.manifest import QUARANTINE
+from pipeline_project.ingest.quarantine import QUARANTINE
 from pipeline_project.monitoring.predictions import collect_truth, compact_predictions
 from pipeline_project.serving.prediction_log import PredictionLog, new_worker_id, ship
 
@@ -234,6 +234,16 @@ def test_where_an_image_comes_from(world, image, state, words):
     assert state in render_trace(trace)
 
 
+@pytest.mark.parametrize(
+    ("image", "state", "words"), [("a", "in the dataset", "; erased since"), ("n", "not known", "gone, but for its tombstone")]
+)
+def test_an_erased_image_is_told_as_erased(world, image, state, words):
+    world.store.write_json(f"processed-data/tombstones/{SHA[image]}.json", {})
+    world.answer("r", image)
+    found = world.trace("r").image
+    assert found.state == state and words in found.detail
+
+
 def test_a_refused_request_has_an_answer_without_a_prediction(world):
     world.answer("refused", None, status=415)
     assert "no prediction (status 415" in render_trace(world.trace("refused"))
@@ -255,7 +265,7 @@ def test_a_refused_request_has_an_answer_without_a_prediction(world):
         ("trained_model", "weights.safetensors", "trained model"),
         ("tuned_hyperparameters", "hyperparameters.json", "hyperparameters"),
         ("registered_model", "model.json", "registered model"),
-        ("image_pack", "rows.json", "image"),
+        ("image_pack", "index.parquet", "image"),
     ],
 )
 def test_a_changed_byte_is_a_broken_link(world, asset, file, name):

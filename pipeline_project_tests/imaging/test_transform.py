@@ -1,49 +1,125 @@
 """The one transform: exact size and type, the same pixels every time, antialiased, aspect not kept on purpose."""
 
+import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline_project.contracts import Resample
+from pipeline_project.digests import sha256_bytes
 from pipeline_project.imaging import to_pixels
+from pipeline_project_tests.imaging.files import smooth
+
+RESAMPLES: list[Resample] = ["supersampled", "bilinear"]
 
 
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@settings(max_examples=25, deadline=None)
-@given(width=st.integers(1, 120), height=st.integers(1, 120), size=st.sampled_from([16, 48, 64]))
-def test_shape_type_and_range(width: int, height: int, size: int) -> None:
-    image = noise(width, height)
-    result = to_pixels(image, size)
+def area_average(rgb: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
+    """Exact: the integral of the picture over every target pixel."""
+
+    def weights(side: int) -> NDArray[np.float64]:
+        edges = np.arange(size + 1) * side / size
+        places = np.arange(side)
+        overlap = np.minimum(edges[1:, None], places + 1) - np.maximum(edges[:-1, None], places)
+        return np.clip(overlap, 0, None) * size / side
+
+    rows = np.tensordot(weights(rgb.shape[0]), rgb.astype(float), 1)
+    return np.tensordot(weights(rgb.shape[1]), rows, (1, 1)).transpose(1, 0, 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    width=st.integers(1, 120),
+    height=st.integers(1, 120),
+    size=st.sampled_from([16, 48, 64]),
+    resample=st.sampled_from(RESAMPLES),
+)
+def test_shape_type_and_range(width: int, height: int, size: int, resample: Resample) -> None:
+    source = noise(width, height)
+    result = to_pixels(source, size, resample)
     assert result.shape == (size, size, 3)
     assert result.dtype == np.uint8
-    assert np.array_equal(result, to_pixels(image, size))
-    source = np.asarray(image)
+    assert result.flags.c_contiguous
+    assert np.array_equal(result, to_pixels(source.copy(), size, resample))
     assert (result.min(axis=(0, 1)) >= source.min(axis=(0, 1))).all()
     assert (result.max(axis=(0, 1)) <= source.max(axis=(0, 1))).all()
 
 
-def test_image_of_the_right_size_is_untouched() -> None:
-    assert np.array_equal(to_pixels(noise(48, 48), 48), np.asarray(noise(48, 48)))
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 900), height=st.integers(1, 900), size=st.sampled_from([16, 33, 64]), colour=st.tuples(*[st.integers(0, 255)] * 3)
+)
+def test_one_colour_stays_that_colour(width: int, height: int, size: int, colour: tuple[int, int, int]) -> None:
+    assert (to_pixels(np.full((height, width, 3), colour, np.uint8), size) == np.array(colour)).all()
+
+
+@pytest.mark.parametrize("resample", RESAMPLES)
+def test_image_of_the_right_size_is_untouched(resample: Resample) -> None:
+    assert np.array_equal(to_pixels(noise(48, 48), 48, resample), noise(48, 48))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 5, 8, 16])
+def test_whole_factors_are_exact_averages(factor: int) -> None:
+    source = noise(16 * factor, 16 * factor)
+    expected = source.reshape(16, factor, 16, factor, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(to_pixels(source, 16) - expected).max() <= (0.51 if factor <= 8 else 1.1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(434, 505), (300, 640), (1200, 500), (3000, 257), (230, 2900), (5000, 400)])
+def test_close_to_exact_area_averaging(width: int, height: int) -> None:
+    source = np.asarray(smooth(width, height))
+    textured = (source.astype(int) + noise(width, height).astype(int) // 8).clip(0, 255).astype(np.uint8)
+    difference = np.abs(to_pixels(textured, 224) - area_average(textured, 224))
+    assert difference.mean() < 1.5
+    assert np.abs(to_pixels(source, 224) - area_average(source, 224)).mean() < 0.6
+
+
+def test_pillows_filter_is_kept_for_old_packages() -> None:
+    source = noise(200, 130)
+    assert np.array_equal(
+        to_pixels(source, 48, "bilinear"), np.asarray(Image.fromarray(source).resize((48, 48), Image.Resampling.BILINEAR))
+    )
+
+
+def test_the_pixels_are_the_same_on_every_machine() -> None:
+    """Digests taken on x86-64 with AVX-512. Integer arithmetic leaves no choice, so they hold anywhere, and without such instructions."""
+    sizes = [(434, 505, 224), (200, 150, 48), (1000, 37, 64)]
+    digests = ["3aab847081e5c808", "59f266d727c0b20e", "821bfaa43f70135d"]
+
+    def taken() -> list[str]:
+        return [sha256_bytes(to_pixels(noise(width, height), size).tobytes())[:16] for width, height, size in sizes]
+
+    assert taken() == digests
+    cv2.setUseOptimized(False)
+    try:
+        assert taken() == digests
+    finally:
+        cv2.setUseOptimized(True)
 
 
 def test_channels_keep_their_order() -> None:
-    assert to_pixels(Image.new("RGB", (90, 40), (200, 100, 50)), 32)[7, 9].tolist() == [200, 100, 50]
+    for resample in RESAMPLES:
+        assert to_pixels(np.full((40, 90, 3), (200, 100, 50), np.uint8), 32, resample)[7, 9].tolist() == [200, 100, 50]
 
 
 def test_the_whole_image_counts() -> None:
     halves = np.zeros((40, 200, 3), np.uint8)
     halves[:, 100:] = 255
-    result = to_pixels(Image.fromarray(halves), 32)
+    result = to_pixels(halves, 32)
     assert result[:, :15].max() == 0
     assert result[:, 17:].min() == 255
 
 
-def test_shrinking_averages_instead_of_picking() -> None:
-    stripes = np.zeros((256, 256, 3), np.uint8)
+@pytest.mark.parametrize("side", [256, 1024, 4096])
+def test_shrinking_averages_instead_of_picking(side: int) -> None:
+    stripes = np.zeros((64, side, 3), np.uint8)
     stripes[:, ::2] = 255
-    result = to_pixels(Image.fromarray(stripes), 16).astype(int)
+    result = to_pixels(stripes, 16).astype(int)
     assert abs(result.mean() - 127.5) < 3
     assert result.std() < 12

@@ -1,139 +1,161 @@
-"""Changed days: exactly those whose objects or labels differ from what was last taken in."""
+"""Changed days: exactly those whose objects or label rows differ from what was last taken in."""
 
-import os
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from pipeline_project.ingest.arrivals import changed_days
+from pipeline_project.ingest.arrivals import changed_days, nightly_scan
 from pipeline_project.ingest.inventory import take_inventory
-from pipeline_project.ingest.manifest import validate_images
 from pipeline_project.ingest.sources import SourceError
-from pipeline_project.stage import StageContext
-from pipeline_project.storage import Artifact
+from pipeline_project_tests.ingest.days import NOW, Story, take_in
 
-Put = Callable[[str, bytes | str], Path]
-Settle = Callable[[StageContext], list[date]]
-Ingest = Callable[[StageContext, date], dict[str, Artifact]]
 ONE, TWO, THREE = date(2026, 11, 1), date(2026, 11, 2), date(2026, 11, 3)
 
 
 @pytest.fixture
-def shop(open_context: Callable[..., StageContext]) -> StageContext:
-    """The start lies well in the past, whatever today is."""
-    return open_context(DATA__START_DATE="2020-01-01")
+def story(tmp_path: Path) -> Story:
+    return Story(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _today(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The days of these tests are not in the future."""
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> "Clock":
-            return cls(2026, 11, 20, tzinfo=UTC)
-
-    monkeypatch.setattr("pipeline_project.ingest.arrivals.datetime", Clock)
-
-
-@pytest.fixture
-def settle(ingest_day: Ingest) -> Settle:
+def settle(story: Story) -> list[date]:
     """Takes in what changed, as the sensor's runs do, and tells which days that were."""
-
-    def settled(context: StageContext) -> list[date]:
-        days = list(changed_days(context))
-        for day in days:
-            ingest_day(context, day)
-        assert changed_days(context) == {}, "what was taken in is not asked for again"
-        return days
-
-    return settled
+    days = list(changed_days(story.context, now=NOW))
+    for day in days:
+        take_in(story.context, day)
+    assert changed_days(story.context, now=NOW) == {}, "what was taken in is not asked for again"
+    return days
 
 
-def lay(put: Put, layout: str = "{day}/{name}") -> None:
+def lay(story: Story, layout: str = "{day}/{name}") -> None:
     for day in (ONE, TWO):
         for name in ("a.jpg", "b.jpg"):
-            put(layout.format(day=day, name=name), f"{day}{name}")
-        put(layout.format(day=day, name="labels.csv"), "image,label\na.jpg,toys\nb.jpg,home\n")
+            story.put(layout.format(day=day, name=name), f"{day}{name}")
+        story.label(layout.format(day=day, name="labels.csv"), {"a.jpg": "toys", "b.jpg": "home"})
 
 
 @pytest.mark.parametrize("layout", ["{day}/{name}", "{day}/images/{name}", "shop/{day}/{name}"])
-def test_new_days_are_asked_for_once(shop: StageContext, put: Put, settle: Settle, layout: str) -> None:
-    lay(put, layout)
-    assert settle(shop) == [ONE, TWO]
+def test_new_days_are_asked_for_once(story: Story, layout: str) -> None:
+    lay(story, layout)
+    assert settle(story) == [ONE, TWO]
 
 
-def test_exactly_the_day_with_a_new_changed_or_deleted_object_is_asked_for(
-    shop: StageContext, put: Put, settle: Settle, source: Path
-) -> None:
-    lay(put)
-    settle(shop)
-    put(f"{TWO}/c.jpg", "new")
-    assert settle(shop) == [TWO]
-    put(f"{ONE}/a.jpg", "changed")
-    assert settle(shop) == [ONE]
-    (source / str(TWO) / "b.jpg").unlink()
-    assert settle(shop) == [TWO]
-    put(f"{ONE}/labels.csv", "image,label\na.jpg,books\n")
-    assert settle(shop) == [ONE]
-    (source / str(TWO) / "labels.csv").unlink()
-    assert settle(shop) == [TWO]
-    put(f"{THREE}/a.jpg", "x")
-    put(f"{ONE}/z.jpg", "x")
-    assert settle(shop) == [ONE, THREE]
+def test_exactly_the_day_with_a_new_changed_or_deleted_object_is_asked_for(story: Story) -> None:
+    lay(story)
+    settle(story)
+    story.put(f"{TWO}/c.jpg", "new")
+    assert settle(story) == [TWO]
+    story.put(f"{ONE}/a.jpg", "changed")
+    assert settle(story) == [ONE]
+    story.remove(f"{TWO}/b.jpg")
+    assert settle(story) == [TWO]
+    story.label(f"{ONE}/labels.csv", {"a.jpg": "books"})
+    assert settle(story) == [ONE]
+    story.remove(f"{TWO}/labels.csv")
+    assert settle(story) == [TWO]
+    story.put(f"{THREE}/a.jpg", "x")
+    story.put(f"{ONE}/z.jpg", "x")
+    assert settle(story) == [ONE, THREE]
 
 
-def test_day_that_was_not_taken_in_to_its_end_is_asked_for_again(shop: StageContext, put: Put, settle: Settle) -> None:
-    lay(put)
-    settle(shop)
-    put(f"{TWO}/c.jpg", "new")
-    take_inventory(shop, TWO)
-    assert list(changed_days(shop)) == [TWO]
-    validate_images(shop, TWO)
-    assert list(changed_days(shop)) == [TWO]
-    assert settle(shop) == [TWO]
+def test_a_label_file_that_was_written_again_with_the_same_rows_changes_nothing(story: Story) -> None:
+    lay(story)
+    settle(story)
+    story.label(f"{ONE}/labels.csv", {"b.jpg": "home", "a.jpg": "toys"})
+    assert settle(story) == []
 
 
-def test_emptied_day_is_asked_for(shop: StageContext, put: Put, settle: Settle, source: Path) -> None:
-    lay(put)
-    settle(shop)
-    for path in (source / str(ONE)).iterdir():
-        path.unlink()
-    assert settle(shop) == [ONE]
-    assert shop.artifacts.latest("raw_images", str(ONE)).json("inventory.json")["objects"] == []
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_day_that_was_not_taken_in_to_its_end_is_asked_for_again(story: Story, steps: int) -> None:
+    lay(story)
+    settle(story)
+    story.put(f"{TWO}/c.jpg", "new")
+    context = story.context
+    raw = take_inventory(context, TWO).artifact
+    if steps > 1:
+        manifest = context.artifacts.publish("validated_manifest", {"x": b"1"}, partition=str(TWO), info={"inventory": raw.digest})
+    if steps > 2:
+        context.artifacts.publish("image_pack", {"x": manifest.digest.encode()}, partition=str(TWO))
+    assert list(changed_days(story.context, now=NOW)) == [TWO]
+    assert settle(story) == [TWO]
 
 
-def test_label_file_of_all_days_concerns_all_days(shop: StageContext, put: Put, settle: Settle) -> None:
-    lay(put)
-    settle(shop)
-    labels = put("labels.csv", f"image,label\n{ONE}/a.jpg,toys\n")
-    moment = datetime(2026, 11, 2, tzinfo=UTC).timestamp()
-    os.utime(labels, (moment, moment))
-    assert settle(shop) == [ONE, TWO]
+def test_emptied_day_is_asked_for(story: Story) -> None:
+    lay(story)
+    settle(story)
+    for key in [key for key in story.objects() if key.startswith(str(ONE))]:
+        story.remove(key)
+    assert settle(story) == [ONE]
+    assert story.context.artifacts.latest("raw_images", str(ONE)).info["fingerprint"] == "0" * 64
 
 
-def test_flat_source(shop: StageContext, put: Put, settle: Settle) -> None:
+def test_a_label_file_of_all_days_concerns_the_days_of_the_rows_that_changed(story: Story) -> None:
+    lay(story)
+    settle(story)
+    rows = {f"{ONE}/a.jpg": "toys"}
+    story.label("labels.csv", rows)
+    assert settle(story) == [ONE]
+    story.label("labels.csv", {**rows, f"{TWO}/a.jpg": "home"})  # one row more
+    assert settle(story) == [TWO]
+    story.label("labels.csv", {f"{TWO}/a.jpg": "home"})
+    assert settle(story) == [ONE]
+
+
+def test_an_unreadable_label_file_concerns_every_day_that_it_may_speak_of(story: Story) -> None:
+    lay(story)
+    settle(story)
+    story.put("labels.csv", "no,such,columns\n1,2,3\n")
+    assert settle(story) == [ONE, TWO]
+    story.remove("labels.csv")
+    assert settle(story) == [ONE, TWO]
+    story.put(f"{TWO}/labels.csv", "")
+    assert settle(story) == [TWO]
+
+
+def test_flat_source(story: Story) -> None:
     def arrive(name: str, day: date) -> None:
-        moment = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
-        os.utime(put(name, name), (moment, moment))
+        story.put(name, name, datetime(day.year, day.month, day.day, tzinfo=UTC))
 
     arrive("a.jpg", ONE)
     arrive("b.jpg", TWO)
-    assert settle(shop) == [ONE, TWO]
+    assert settle(story) == [ONE, TWO]
     arrive("a.jpg", THREE)  # a copy onto itself: new bytes perhaps, but its day stays
-    assert settle(shop) == [ONE]
+    assert settle(story) == [ONE]
 
 
-def test_future_days_wait(shop: StageContext, put: Put) -> None:
-    today = date(2026, 11, 20)
+def test_a_row_of_a_flat_image_stays_on_its_day_when_the_image_goes(story: Story) -> None:
+    for number, name in enumerate(("a.jpg", "b.jpg", "c.jpg"), 1):
+        story.put(name, name, datetime(2026, 11, number, tzinfo=UTC))
+    story.label("labels.csv", {"a.jpg": "toys", "b.jpg": "home"}, datetime(2026, 11, 3, tzinfo=UTC))
+    assert settle(story) == [ONE, TWO, THREE]
+    story.remove("a.jpg")
+    assert settle(story) == [ONE]
+
+
+def test_future_days_wait(story: Story) -> None:
+    today = NOW.date()
     for day in (today, today + timedelta(days=1)):
-        put(f"{day}/a.jpg", "x")
-    assert list(changed_days(shop)) == [today]
+        story.put(f"{day}/a.jpg", "x")
+    assert list(changed_days(story.context, now=NOW)) == [today]
 
 
-def test_unreachable_source_is_never_quiet(shop: StageContext, put: Put, source: Path) -> None:
-    source.rename(source.with_name("moved"))
+def test_an_object_before_the_start_is_an_error(story: Story) -> None:
+    story.put("2019-12-31/a.jpg", "x")
+    with pytest.raises(SourceError, match="before data.start_date"):
+        changed_days(story.context, now=NOW)
+
+
+def test_unreachable_source_is_never_quiet(story: Story) -> None:
+    story.source.rename(story.source.with_name("moved"))
     with pytest.raises(SourceError, match="is not a folder"):
-        changed_days(shop)
+        changed_days(story.context, now=NOW)
+
+
+def test_the_day_that_ended_is_looked_at_though_the_night_is_too_short_for_the_source(story: Story) -> None:
+    for number in range(3_000):
+        story.put(f"{ONE}/{number:05}.jpg", "x")
+    story.put(f"{THREE}/late.jpg", "x")
+    story.settings["INGEST__SCAN_SECONDS"] = "0.000001"
+    state = nightly_scan(story.context, THREE, now=NOW)
+    assert state.begun, "it is not through"
+    assert list(state.changes) == [THREE]

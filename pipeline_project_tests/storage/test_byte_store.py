@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,40 +17,32 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from moto.server import ThreadedMotoServer
 
 from pipeline_project.settings import load_settings
 from pipeline_project.storage import AlreadyExistsError, ByteStore, FolderStore, S3Store, open_store
+from pipeline_project_tests.servers.object_server import ObjectServer
 
 MakeStore = Callable[[], ByteStore]
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+@pytest.fixture
+def bucket(moto_login: ObjectServer) -> str:
+    return moto_login.new_bucket()
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    name = f"b{time.monotonic_ns()}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
-    return name
+def endpoint(moto_login: ObjectServer) -> str:
+    return moto_login.endpoint
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
+@pytest.fixture(params=["folder", pytest.param("moto", marks=pytest.mark.slow), pytest.param("swift", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     """Opens the same store anew, as another process would."""
     if request.param == "folder":
         return lambda: FolderStore(tmp_path / "store")
-    bucket, endpoint = request.getfixturevalue("bucket"), request.getfixturevalue("endpoint")
-    return lambda: S3Store(bucket, "zone/", cache=tmp_path / "cache", endpoint_url=endpoint)
+    server: ObjectServer = request.getfixturevalue(f"{request.param}_login")
+    bucket = server.new_bucket()
+    return lambda: S3Store(bucket, "zone/", cache=tmp_path / "cache", endpoint_url=server.endpoint)
 
 
 def test_what_is_written_is_read_back_by_another(make: MakeStore) -> None:
@@ -61,6 +53,20 @@ def test_what_is_written_is_read_back_by_another(make: MakeStore) -> None:
     make().write_json("x.json", {"b": [1, 2.5], "a": "é"})
     assert make().read("x.json") == '{"a":"é","b":[1,2.5]}'.encode()
     assert make().read_json("x.json") == {"a": "é", "b": [1, 2.5]}
+
+
+def test_files_are_stored_whole(make: MakeStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "large.bin").write_bytes(data)
+    make().write_file("a/large.bin", tmp_path / "large.bin")
+    assert make().read("a/large.bin") == data
+    assert (tmp_path / "large.bin").read_bytes() == data
+    (tmp_path / "large.bin").write_bytes(b"")
+    make().write_file("a/large.bin", tmp_path / "large.bin")
+    assert make().read("a/large.bin") == b""
+    with pytest.raises(FileNotFoundError):
+        make().write_file("a/other", tmp_path / "none")
+    assert make().list("") == ["a/large.bin"]
 
 
 def test_missing_keys(make: MakeStore) -> None:
@@ -133,7 +139,9 @@ def test_create_never_replaces(make: MakeStore) -> None:
     assert store.list("") == ["once"]
 
 
-def test_of_concurrent_creators_exactly_one_wins(make: MakeStore) -> None:
+def test_of_concurrent_creators_exactly_one_wins(make: MakeStore, request: pytest.FixtureRequest) -> None:
+    if "swift" in request.node.name:
+        pytest.skip("Swift looks and then writes, so two creators at the very same moment may both win; S3Store says so")
     stores = [make() for _ in range(8)]
     for turn in range(5):
         barrier = threading.Barrier(len(stores))
@@ -158,6 +166,9 @@ def test_keys_that_leave_the_store_or_have_two_spellings_are_refused(make: MakeS
     for ask in (store.read, store.exists, store.delete, store.local_path):
         with pytest.raises(ValueError, match="not a store key"):
             ask(key)
+    (tmp_path.parent / f"{tmp_path.name}.bin").write_bytes(b"x")
+    with pytest.raises(ValueError, match="not a store key"):
+        store.write_file(key, tmp_path.parent / f"{tmp_path.name}.bin")
     for put in (store.write, store.create):
         with pytest.raises(ValueError, match="not a store key"):
             put(key, b"x")

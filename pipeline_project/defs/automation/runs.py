@@ -1,6 +1,7 @@
 """What schedules and sensors ask the instance about earlier runs, and the tags that say why a run was asked for."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -22,15 +23,8 @@ _TRAINED_MODEL = dg.AssetKey("trained_model")
 _DAYS_A_QUERY = 50
 
 
-def plan_ingest(instance: dg.DagsterInstance, context: StageContext, until: date | None = None) -> DayPlan:
-    """What to do about each day of the source that differs from what was taken in; up to a day, where one is given.
-
-    Raises:
-        SourceError: the source cannot be read: the tick fails, it is never skipped quietly.
-    """
-    from pipeline_project.ingest.arrivals import changed_days
-
-    changes = {day: fingerprint for day, fingerprint in changed_days(context).items() if until is None or day <= until}
+def plan_ingest(instance: dg.DagsterInstance, context: StageContext, changes: Mapping[date, str]) -> DayPlan:
+    """What to do about each day of the source that differs from what was taken in ({day: fingerprint})."""
     return plan_days(changes, _past_runs(instance, context, changes), datetime.now(UTC), context.settings.automation)
 
 
@@ -59,7 +53,7 @@ def asked_before(instance: dg.DagsterInstance, reason: str, day: str) -> dg.Dags
     return next(iter(instance.get_runs(dg.RunsFilter(tags={REASON: reason, ALERT_DAY: day}), limit=1)), None)
 
 
-def _past_runs(instance: dg.DagsterInstance, context: StageContext, changes: dict[date, str]) -> dict[date, list[PastRun]]:
+def _past_runs(instance: dg.DagsterInstance, context: StageContext, changes: Mapping[date, str]) -> dict[date, list[PastRun]]:
     """The runs that were to take in these days: of the job, and those that a person started in the UI."""
     found: dict[date, list[dg.RunRecord]] = defaultdict(list)
     days = sorted(changes)
@@ -81,7 +75,14 @@ def _past_run(instance: dg.DagsterInstance, context: StageContext, record: dg.Ru
     run = record.dagster_run
     attempt = run.tags.get(ATTEMPT, "")
     fault = _fault(instance, context, run) if explain else None
-    return PastRun(run.run_id, run.tags.get(FINGERPRINT), int(attempt) if attempt.isdigit() else 1, _ended(record), fault)
+    return PastRun(
+        run.run_id,
+        run.tags.get(FINGERPRINT),
+        int(attempt) if attempt.isdigit() else 1,
+        _ended(record),
+        fault,
+        good=run.status == dg.DagsterRunStatus.SUCCESS and run.job_name == ingest_day.name,
+    )
 
 
 def _ended(record: dg.RunRecord) -> datetime | None:

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import dagster as dg
 
+from pipeline_project.defs.automation.arriving import ask_for_changes
 from pipeline_project.defs.automation.jobs import ingest_day, monitor_day, train_and_stage
-from pipeline_project.defs.automation.runs import REASON, ingest_requests, plan_ingest, training_in_flight
+from pipeline_project.defs.automation.runs import REASON, training_in_flight
 from pipeline_project.defs.common import DAYS, stage_context
 from pipeline_project.defs.resources import project_settings
 
@@ -21,15 +22,22 @@ STATUS = dg.DefaultScheduleStatus.RUNNING if _settings.automation.default == "ru
     description="The day that ended (R40), and each earlier one that changed since it was taken in: late photos, corrected labels.",
 )
 def daily_ingest(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """The day that ended (R40), and each earlier one that changed since it was taken in: late photos, corrected labels."""
+    """The day that ended (R40), and each earlier one that changed since it was taken in: late photos, corrected labels.
+
+    A source that one tick cannot list goes on in the next night; the day that ended is looked at every night.
+    """
+    from pipeline_project.ingest.arrivals import keep_nightly, nightly_scan
+
     yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
-    plan = plan_ingest(context.instance, stage_context(context), until=yesterday)
-    others = plan.in_words()
-    if not plan.asked:
-        return dg.SkipReason(others or f"nothing arrived for {yesterday}, and no earlier day changed")
-    if others:
-        context.log.warning(others)
-    return ingest_requests(plan, "daily_ingest")
+    stage = stage_context(context)
+    state = nightly_scan(stage, yesterday)
+    asked = ask_for_changes(context.instance, stage, state, "daily_ingest", until=yesterday)
+    keep_nightly(stage, state)
+    if not asked.requests:
+        return dg.SkipReason(asked.others or f"nothing arrived for {yesterday}, and no earlier day changed")
+    if asked.others:
+        context.log.warning(asked.others)
+    return asked.requests
 
 
 @dg.schedule(

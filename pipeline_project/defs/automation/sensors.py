@@ -2,9 +2,10 @@
 
 import dagster as dg
 
+from pipeline_project.defs.automation.arriving import ask_for_changes, sensor_result
 from pipeline_project.defs.automation.conditions import ASKS
 from pipeline_project.defs.automation.jobs import ingest_day, train_and_stage
-from pipeline_project.defs.automation.runs import ALERT_DAY, REASON, asked_before, ingest_requests, plan_ingest, training_in_flight
+from pipeline_project.defs.automation.runs import ALERT_DAY, REASON, asked_before, training_in_flight
 from pipeline_project.defs.common import stage_context
 from pipeline_project.defs.resources import project_settings
 
@@ -15,20 +16,47 @@ STATUS = dg.DefaultSensorStatus.RUNNING if project_settings().automation.default
     job=ingest_day,
     minimum_interval_seconds=60,
     default_status=STATUS,
-    description="Asks for the days whose objects or label files differ from those last taken in (R41): new, changed and deleted ones.",
+    description="Asks for the days whose objects or label rows differ from those last taken in (R41): new, changed and deleted ones.",
 )
-def new_objects(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Asks for the days whose objects or label files differ from those last taken in (R41): new, changed and deleted ones.
+def new_objects(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Asks for the days whose objects or label rows differ from those last taken in (R41): new, changed and deleted ones.
 
-    A failed day is asked for again after a while (settings automation.*), a day with bad data not before it changes.
+    One tick lists a bounded number of keys (settings ingest.scan_keys, scan_seconds); the next goes on from the cursor. A failed day is
+    asked for again after a while (settings automation.*), a day with bad data not before it changes. A source that cannot be read is a
+    failed tick, and the cursor stays.
     """
-    plan = plan_ingest(context.instance, stage_context(context))
-    others = plan.in_words()
-    if not plan.asked:
-        return dg.SkipReason(others or "every day of the source is as it was last taken in")
-    if others:
-        context.log.warning(others)
-    return dg.SensorResult(run_requests=ingest_requests(plan, "new_objects"))
+    from pipeline_project.ingest.scanning import ScanLimits, ScanState, advance, scan_identity
+
+    stage = stage_context(context)
+    ingest = stage.settings.ingest
+    state = ScanState.load(context.cursor, scan_identity(stage.settings))
+    advance(stage, state, ScanLimits(ingest.scan_keys, ingest.scan_seconds))
+    asked = ask_for_changes(context.instance, stage, state, "new_objects")
+    return sensor_result(context, asked, state.dump(), "every day of the source is as it was last taken in")
+
+
+@dg.sensor(
+    job=ingest_day,
+    minimum_interval_seconds=60,
+    default_status=STATUS,
+    description="Asks for the days that event notifications of the bucket name (setting ingest.notifications), listing only these days.",
+)
+def object_events(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Asks for the days that event notifications of the bucket name (setting ingest.notifications), listing only these days.
+
+    For a bucket too large to list. The same requests as `new_objects` makes, so both may run; a queue that cannot be read is a failed tick.
+    """
+    from pipeline_project.ingest.notifications import take_notifications
+    from pipeline_project.ingest.scanning import ScanState, scan_identity
+
+    stage = stage_context(context)
+    state = ScanState.load(context.cursor, scan_identity(stage.settings))
+    taken = take_notifications(stage, state, stage.settings.ingest.scan_seconds)
+    for why in taken.aside:
+        context.log.warning(f"a message was put aside: {why}")
+    asked = ask_for_changes(context.instance, stage, state, "object_events")
+    nothing = taken.in_words() or "no message is on the queue"
+    return sensor_result(context, asked, state.dump(), nothing)
 
 
 @dg.sensor(
@@ -81,4 +109,5 @@ follow_upstream = dg.AutomationConditionSensorDefinition(
     use_user_code_server=True,  # the condition is our own: only this code location knows it
 )
 
-SENSORS = [new_objects, drift_asks_for_training, performance_asks_for_training, follow_upstream]
+_EVENTS = [object_events] if project_settings().ingest.notifications else []
+SENSORS = [new_objects, *_EVENTS, drift_asks_for_training, performance_asks_for_training, follow_upstream]

@@ -69,20 +69,20 @@ def source(settings: Settings) -> list[Finding]:
     """The source can be listed and has labels."""
     from pipeline_project.ingest.sources import open_source
 
-    address, labels = settings.data.source, settings.data.labels_file
-    if "://" not in address and not Path(address).is_dir():
+    address, labels, folder = settings.data.shown_source, settings.data.labels_file, settings.data.folder
+    if folder is not None and not folder.is_dir():
         return [Finding("the source is not there", address, "no such folder", "set data.source, or make the folder")]
     try:
         opened = open_source(settings)
         today = datetime.now(UTC).date()
         days = [today - timedelta(days=n) for n in range(_RECENT_DAYS)]  # a bucket is looked at in part: it may hold millions
-        listed = opened.list_all() if "://" not in address else [found for day in days for found in opened.list_day(day)]
+        listed = opened.list_all() if folder is not None else [found for day in days for found in opened.list_day(day)]
     except Exception as error:  # as in `store`
         return [Finding("the source cannot be listed", address, str(error), "check data.source and the rights to read it")]
     if any(found.key.rsplit("/", 1)[-1] == labels for found in listed):
         return []
-    where = address if "://" not in address else f"{address} (last {_RECENT_DAYS} days)"
-    severity = "error" if "://" not in address else "warning"
+    where = address if folder is not None else f"{address} (last {_RECENT_DAYS} days)"
+    severity = "error" if folder is not None else "warning"
     why = f"{len(listed)} objects, none of them named {labels}"
     step = "put the label file there, or set data.labels_file"
     return [Finding("the source has no labels", where, why, step, "error" if severity == "error" else "warning")]
