@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline_project.contracts import ManifestRow
 from pipeline_project.digests import canonical_json
-from pipeline_project.ingest.decoding.shards import SCHEMA, Origin, npy_bytes, partition_of, publish_shard
+from pipeline_project.imaging import FEATURE_NAMES, measure
+from pipeline_project.ingest.decoding.pixel_file import npy_header
+from pipeline_project.ingest.decoding.shards import SCHEMA, Origin, partition_of, publish_shard
 from pipeline_project.stage import StageContext
 from pipeline_project.storage import Artifact
 from pipeline_project.tables import frame_to_parquet
@@ -24,6 +26,7 @@ def publish_pack(context: StageContext, day: str, manifest: Artifact, rows: Sequ
             **{n: getattr(rows[i], n) for n in SCHEMA.names if hasattr(rows[i], n)},
             "notes": "[]",
             "faces": None,
+            "measured": [measure(pixels[i], rows[i].width / rows[i].height)[name] for name in FEATURE_NAMES],
             "code": None,
             "detail": None,
         }
@@ -31,7 +34,7 @@ def publish_pack(context: StageContext, day: str, manifest: Artifact, rows: Sequ
     ]
     origins = {rows[i].key: Origin(rows[i].size, "etag", rows[i].image_id, None) for i in order}
     size = pixels.shape[1]
-    data = npy_bytes([np.ascontiguousarray(pixels[i]).data.cast("B") for i in order], size)
+    data = npy_header(len(order), size) + np.ascontiguousarray(pixels[order]).tobytes()
     shard = publish_shard(
         context, partition_of(date.fromisoformat(day), 0, 0), "recipe", pa.Table.from_pylist(facts, SCHEMA), origins, data
     )

@@ -3,12 +3,12 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from pipeline_project.digests import canonical_json
+from pipeline_project.code_version import code_version
+from pipeline_project.digests import canonical_json, digest_of, sha256_bytes
 from pipeline_project.imaging import sniff_format
 from pipeline_project.imaging.formats import SNIFF_BYTES
 from pipeline_project.ingest import inventory_v1
@@ -17,6 +17,7 @@ from pipeline_project.ingest.inventory_summary import DayLabels, summarise
 from pipeline_project.ingest.labels import read_rows, row_day, speaks_of
 from pipeline_project.ingest.privacy import mask_personal_data
 from pipeline_project.ingest.sources import Listed, Source, arrival_ledger, assign_days, day_folder, open_source, source_identity
+from pipeline_project.ingest.sources.reading import Reader
 from pipeline_project.settings import Settings
 from pipeline_project.stage import Metadata, StageContext, StepResult, Table
 from pipeline_project.storage import Artifact
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 attributes_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 """Attributes as they are stored: canonical JSON."""
-_READERS = 8  # a read of a few bytes waits for the store, not for the processor
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
     images, label_files = _of_day(listed, days, settings, day)
     del listed
     context.log(f"{day}: {len(images)} images, {len(label_files)} label files")
+    listing = _listing_digest(settings, images, label_files)
+    before = None if context.recompute or listing is None else _same_listing(context, day, listing)
+    if before is not None:
+        reason = "the day's objects and label files are listed as they were"
+        again = context.artifacts.publish_again(before, {**before.info, "source": accepted.subject})
+        shown = {**_metadata(before.json("inventory.json")), "reused": True, "reuse_reason": reason}
+        return StepResult(again, {**shown, "source": settings.data.shown_source, **accepted.metadata})
     fingerprint = DayFingerprint()
     for o in images:
         fingerprint.add_object(o.key, o.size, o.etag)
@@ -91,9 +98,30 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
             "labels.parquet": table_to_parquet(_labels_table(labels.rows)),
         },
         partition=day.isoformat(),
-        info={"fingerprint": fingerprint.hexdigest(), "source": accepted.subject},
+        info={"fingerprint": fingerprint.hexdigest(), "source": accepted.subject, "listing": listing},
     )
     return StepResult(artifact, {**_metadata(summary), "source": settings.data.shown_source, **accepted.metadata})
+
+
+def _listing_digest(settings: Settings, images: Sequence[Listed], label_files: Sequence[Listed]) -> str | None:
+    """Of all that decides an inventory; None where more than the listing does: rows of undated label files go to days by the ledger."""
+    if any(day_folder(file.key) is None for file in label_files):
+        return None
+    listed = "\n".join(f"{o.key}\0{o.size}\0{o.etag}" for o in (*images, *label_files))
+    data = settings.data.model_dump(mode="json")
+    return digest_of([sha256_bytes(listed.encode()), code_version("ingest.inventory"), data, settings.privacy.phone_regions])
+
+
+def _same_listing(context: StageContext, day: date, listing: str) -> Artifact | None:
+    """The newest inventory of the day, if it was made from this very listing and is whole."""
+    try:
+        found = context.artifacts.find("raw_images", day.isoformat())
+        if found is None or found.info.get("listing") != listing:
+            return None
+        found.verify()
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        return None
+    return found
 
 
 def _of_day(listed: Sequence[Listed], days: dict[str, date], settings: Settings, day: date) -> tuple[list[Listed], list[Listed]]:
@@ -167,11 +195,8 @@ def _objects_table(source: Source, images: Sequence[Listed], before: "pa.Table |
         columns = (before[name].to_pylist() for name in ("key", "size", "etag"))
         known = dict(zip(zip(*columns, strict=True), before["announced"].to_pylist(), strict=True))
     unread = [o for o in images if (o.key, o.size, o.etag) not in known]
-    with ThreadPoolExecutor(_READERS) as readers:
-        for start in range(0, len(unread), 4096):
-            some = unread[start : start + 4096]
-            for o, head in zip(some, readers.map(lambda o: source.read(o.key, SNIFF_BYTES), some), strict=True):
-                known[o.key, o.size, o.etag] = sniff_format(head)
+    for o, head in zip(unread, Reader(source).read([o.key for o in unread], SNIFF_BYTES), strict=True):
+        known[o.key, o.size, o.etag] = sniff_format(head)
     return pa.table(
         {
             "key": pa.array([o.key for o in images], pa.string()),

@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_project.ingest.decoding.shards import PIXELS, SHARD, ShardRef
+from pipeline_project.imaging import FEATURE_NAMES
+from pipeline_project.ingest.decoding.shards import PIXELS, SHARD, ShardRef, measurements_of
 from pipeline_project.ingest.erasure import erased, verify_payload
 from pipeline_project.storage import Artifact, ArtifactStore
 from pipeline_project.tables import parquet_to_frame
@@ -72,6 +73,19 @@ class PackReader:
         """All rows in order, `count` at a time."""
         for start in range(0, len(self), count):
             yield self.gather(np.arange(start, min(start + count, len(self))))
+
+    def measurements(self) -> NDArray[np.float64]:
+        """(N, F) measurements, a column for each of `imaging.FEATURE_NAMES`, taken when the images were decoded.
+
+        Raises:
+            ValueError, FileNotFoundError: a shard's facts are not whole.
+        """
+        found = np.full((len(self), len(FEATURE_NAMES)), np.nan)
+        for number, ref in enumerate(self.shards):
+            measured = measurements_of(self.artifacts.version(SHARD, ref.digest, ref.partition))
+            rows = np.flatnonzero(self._shard_of == number)
+            found[rows] = measured[self._row_in[rows]]
+        return found
 
     def verify(self) -> list[str]:
         """Compare every shard with its digest. Returns what is wrong, for people; nothing where all is well."""

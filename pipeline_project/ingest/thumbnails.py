@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_project.imaging import ImageRejectedError, to_pixels
+from pipeline_project.imaging import ImageRejectedError
 from pipeline_project.ingest.decoding.examine import Examined
 from pipeline_project.ingest.decoding.pool import TRANSIENT, DecodingPool
 from pipeline_project.ingest.decoding.worker import Orders
@@ -65,7 +65,7 @@ class LenientExaminer:
             from pipeline_project.ingest.privacy import mask_faces
 
             rgb = mask_faces(rgb, self._faces.find(rgb))
-        return Examined("", "RGB", width, height, (), "", None, to_pixels(rgb, _SIDE))
+        return Examined("", "RGB", width, height, (), None, rgb, _SIDE)
 
 
 def rejected_images(context: StageContext, rejects: "pa.Table") -> Picture | None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline_project.digests import payload_digest, sha256_bytes
+from pipeline_project.digests import payload_digest, sha256_bytes, sha256_file
 from pipeline_project.settings import Settings
 from pipeline_project.storage.byte_store import ByteStore, open_store
 from pipeline_project.storage.removal import wait_while_removed
@@ -105,7 +105,7 @@ class ArtifactStore:
     def publish(
         self,
         name: str,
-        payload: Mapping[str, bytes],
+        payload: Mapping[str, bytes | Path],
         *,
         partition: str | None = None,
         sidecars: Mapping[str, bytes] | None = None,
@@ -114,11 +114,12 @@ class ArtifactStore:
         """Store a payload and make it the newest version.
 
         Args:
-            payload: deterministic files; their digest is the artefact's.
+            payload: deterministic files, as bytes or as files of this machine (not to be changed afterwards); their digest is the
+                artefact's.
             sidecars: files outside the digest.
             info: small JSON facts about this version, kept in the head (outside the digest).
         """
-        files = {file: sha256_bytes(data) for file, data in payload.items()}
+        files = {file: sha256_file(data) if isinstance(data, Path) else sha256_bytes(data) for file, data in payload.items()}
         digest = payload_digest(files)
         artifact = Artifact(
             self.bytes,
@@ -133,12 +134,12 @@ class ArtifactStore:
         )
         for file, data in payload.items():
             if not self._holds(artifact.prefix + file, files[file]):
-                self.bytes.write(artifact.prefix + file, data)
+                self._write(artifact.prefix + file, data)
         for file, data in (sidecars or {}).items():
             artifact.add_sidecar(file, data)
         while not self._recorded(artifact, sidecars or {}):  # housekeeping was at this very version
             for file, data in payload.items():
-                self.bytes.write(artifact.prefix + file, data)
+                self._write(artifact.prefix + file, data)
             for file, data in (sidecars or {}).items():
                 artifact.add_sidecar(file, data)
         self._point(artifact)
@@ -206,6 +207,12 @@ class ArtifactStore:
     def _point(self, artifact: Artifact) -> None:
         """Last of all: a head never points to nothing."""
         self.bytes.write_json(f"{_folder(artifact.name, artifact.partition)}/head.json", _as_record(artifact))
+
+    def _write(self, key: str, data: bytes | Path) -> None:
+        if isinstance(data, Path):
+            self.bytes.write_file(key, data)
+        else:
+            self.bytes.write(key, data)
 
     def _holds(self, key: str, digest: str) -> bool:
         """Whether the key has these very bytes; damaged ones are to be replaced."""

@@ -2,16 +2,18 @@
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline_project.ingest.decoding.examine import Examiner
+from pipeline_project.ingest.decoding.pixel_file import PixelFile, pixel_folder
 from pipeline_project.ingest.decoding.pool import TRANSIENT, DecodingPool, Looked
 from pipeline_project.ingest.decoding.recipe import recipe_of
 from pipeline_project.ingest.decoding.rows import ERASED, ERASED_DETAIL, Row
@@ -23,7 +25,6 @@ from pipeline_project.ingest.decoding.shards import (
     bits_for,
     bucket_of,
     find_shards,
-    npy_bytes,
     partition_of,
     publish_shard,
 )
@@ -33,9 +34,10 @@ from pipeline_project.ingest.repairs import repairs
 from pipeline_project.stage import StageContext
 from pipeline_project.storage import ArtifactMissingError
 
-_BATCH = 32  # objects: large enough for a source's latency to be shared, small enough to be sent in one go
+_BATCH = 64  # objects: large enough for a source's latency to be shared, small enough to be sent in one go
 _BATCH_BYTES = 32 << 20
 _TOLD_S = 5.0
+_NOT_TOLD = ["measured"]  # of a shard's facts: image_features reads it there
 _OPEN = 3  # stored shards whose pixels are in memory at a time
 
 
@@ -43,8 +45,8 @@ _OPEN = 3  # stored shards whose pixels are in memory at a time
 class DecodedDay:
     """What is known of a day's objects.
 
-    `facts`: one row an object, sorted by key, with the columns of `shards.SCHEMA`; `code` is null for an image that can be used, and
-    only such images have pixels. `shards`: where the pixels lie, by bucket. `decoded`: objects that were read in this call.
+    `facts`: one row an object, sorted by key, with the columns of `shards.SCHEMA` but `measured`; `code` is null for an image that can be
+    used, and only such images have pixels. `shards`: where the pixels lie, by bucket. `decoded`: objects that were read in this call.
     """
 
     facts: pa.Table
@@ -61,13 +63,22 @@ class _Listed:
 
 @dataclass
 class _Bucket:
-    """A bucket on its way: rows known already with their pixels, and batches of keys to look at."""
+    """A bucket on its way: rows known already, whose pixels are in the file, and batches of keys to look at."""
 
     partition: str
     objects: Sequence[_Listed]
+    file: PixelFile
     rows: dict[str, Row] = field(default_factory=dict)
-    pixels: dict[str, bytes | memoryview] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
+
+    @cached_property
+    def slots(self) -> dict[str, int]:
+        """{key: its slot of the file}."""
+        return {o.key: slot for slot, o in enumerate(self.objects)}
+
+    def into(self, batch: Sequence[str]) -> tuple[str, dict[str, int]]:
+        """Where the workers put the pixels of a batch."""
+        return str(self.file.path), {key: self.file.offset(self.slots[key]) for key in batch}
 
 
 def decode_day(context: StageContext, day: date, objects: pa.Table, *, examiner: ExaminerFactory = Examiner) -> DecodedDay:
@@ -87,8 +98,8 @@ def decode_day(context: StageContext, day: date, objects: pa.Table, *, examiner:
     run = _Run(context, day, objects, examiner)
     found = run.decode()
     shards = [found[place][0] for place in sorted(found)]
-    tables = [found[place][1] for place in sorted(found)]
-    facts = pa.concat_tables(tables).sort_by("key") if tables else SCHEMA.empty_table()
+    tables = [found[place][1].drop_columns(_NOT_TOLD) for place in sorted(found)]
+    facts = pa.concat_tables(tables).sort_by("key") if tables else SCHEMA.empty_table().drop_columns(_NOT_TOLD)
     return DecodedDay(facts.combine_chunks(), shards, run.decoded)
 
 
@@ -127,7 +138,8 @@ class _Run:
         writing: deque[tuple[int, Future[tuple[ShardRef, pa.Table]]]] = deque()
         going: deque[tuple[int, _Bucket, list[Future[Looked]]]] = deque()
         workers = self._context.settings.ingest.workers
-        with DecodingPool(self._orders, workers) as pool, ThreadPoolExecutor(1) as publisher:
+        home = self._context.settings.home
+        with pixel_folder(home) as folder, DecodingPool(self._orders, workers) as pool, ThreadPoolExecutor(1) as publisher:
 
             def finish() -> None:
                 place, bucket, futures = going.popleft()
@@ -138,21 +150,24 @@ class _Run:
                     done[place] = written.result()
 
             for place, objects in sorted(buckets.items()):
-                bucket = self._plan(known, partition_of(self._day, self._bits, place), objects)
-                going.append((place, bucket, [pool.submit(batch) for batch in bucket.batches]))
+                file = PixelFile(folder / f"{place}.npy", len(objects), self._context.settings.image.size)
+                bucket = self._plan(known, _Bucket(partition_of(self._day, self._bits, place), objects, file))
+                going.append((place, bucket, [pool.submit(batch, bucket.into(batch)) for batch in bucket.batches]))
                 if len(going) > 1 + workers // 2:
                     finish()
             while going:
                 finish()
             return done | {place: written.result() for place, written in writing}
 
-    def _plan(self, known: "_Known", partition: str, objects: Sequence[_Listed]) -> _Bucket:
+    def _plan(self, known: "_Known", bucket: _Bucket) -> _Bucket:
         """What is known of a bucket, and what is to be looked at."""
-        bucket = _Bucket(partition, objects)
-        bucket.rows, bucket.pixels = known.rows(objects)
+        for row, pixels in known.rows(bucket.objects):
+            bucket.rows[row.key] = row
+            if pixels is not None:
+                bucket.file.put(bucket.slots[row.key], pixels)
         batch: list[str] = []
         held = 0
-        for o in objects:
+        for o in bucket.objects:
             if o.key in bucket.rows:
                 continue
             if o.size > self._max_bytes:
@@ -176,12 +191,8 @@ class _Run:
                 future.result()
             self._tell()
         for future in futures:
-            rows, images = future.result()
-            pixels = iter(images)
-            for row in rows:
-                bucket.rows[row.key] = row
-                if row.code is None:
-                    bucket.pixels[row.key] = next(pixels)
+            rows, _ = future.result()
+            bucket.rows |= {row.key: row for row in rows}
             self.decoded += len(rows)
 
     def _tell(self) -> None:
@@ -198,9 +209,9 @@ class _Run:
             o.key: Origin(o.size, o.etag if row.read == o.size or not o.size else None, row.source_id, row.repair)
             for o, row in zip(bucket.objects, rows, strict=True)
         }
-        pixels = npy_bytes([bucket.pixels[row.key] for row in rows if row.code is None], self._context.settings.image.size)
-        bucket.pixels.clear()
-        return publish_shard(self._context, bucket.partition, self._recipe, facts, origins, pixels), facts
+        ref = publish_shard(self._context, bucket.partition, self._recipe, facts, origins, bucket.file.finish())
+        bucket.file.remove()
+        return ref, facts
 
 
 class _Known:
@@ -230,10 +241,8 @@ class _Known:
                 return shard
         return None
 
-    def rows(self, objects: Sequence[_Listed]) -> tuple[dict[str, Row], dict[str, bytes | memoryview]]:
-        """Rows that need no decoding, and their pixels."""
-        rows: dict[str, Row] = {}
-        pixels: dict[str, bytes | memoryview] = {}
+    def rows(self, objects: Sequence[_Listed]) -> Iterator[tuple[Row, memoryview | None]]:
+        """Rows that need no decoding, and the pixels of those that have some."""
         for o in objects:
             while (shard := self._holder(o)) is not None:
                 row, place = shard.facts_of[o.key], shard.rows[o.key]
@@ -247,12 +256,10 @@ class _Known:
                     continue
                 if erased_since:
                     row = Row(o.key, row.image_id, row.size, code=ERASED, detail=ERASED_DETAIL)
-                if images is not None:
-                    pixels[o.key] = images[place].data.cast("B")
                 origin = shard.origins[o.key]
-                rows[o.key] = replace(row, source_id=origin.source_id, repair=origin.repair, read=o.size)
+                pixels = None if images is None else images[place].data.cast("B")
+                yield replace(row, source_id=origin.source_id, repair=origin.repair, read=o.size), pixels
                 break
-        return rows, pixels
 
     def _holder(self, o: _Listed) -> Shard | None:
         return next((shard for shard in self._by_key.get(o.key, ()) if self._fits(shard, o)), None)

@@ -1,12 +1,13 @@
 """From the bytes of one object to pixels and facts. This runs in the worker processes; what it reaches decides whether shards fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline_project.imaging import DecodeLimits, decode_image, perceptual_hash, to_pixels
+from pipeline_project.imaging import FEATURE_NAMES, DecodeLimits, decode_image, measure, perceptual_hash, to_pixels
 from pipeline_project.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class Examined:
     """What is known of an image that can be used.
 
     `width` and `height` are those of the upright original; `notes` stable codes of what was converted, sorted; `faces` how many were
-    found, None where nobody looked; `pixels` (S, S, 3) uint8, RGB, with the faces masked where the settings say so.
+    found, None where nobody looked; `rgb` (H, W, 3) uint8, upright, with the faces masked where the settings say so; `size` the side S
+    of the pixels to be made of it.
     """
 
     format: str
@@ -26,9 +28,18 @@ class Examined:
     width: int
     height: int
     notes: tuple[str, ...]
-    perceptual_hash: str
     faces: int | None
+    rgb: NDArray[np.uint8]
+    size: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """An image's (S, S, 3) uint8 pixels, and what is computed from them: `measured` has a value for each of `imaging.FEATURE_NAMES`."""
+
     pixels: NDArray[np.uint8]
+    perceptual_hash: str
+    measured: tuple[float, ...]
 
 
 class Examiner:
@@ -45,7 +56,7 @@ class Examiner:
             self._faces = open_face_finder(settings.privacy, endpoint_url=settings.store.endpoint_url)
 
     def __call__(self, data: bytes) -> Examined:
-        """Decode in full, mask, resize, hash.
+        """Decode in full, mask.
 
         Raises:
             ImageRejectedError: the bytes are no image that can be used.
@@ -60,5 +71,13 @@ class Examiner:
                 from pipeline_project.ingest.privacy import mask_faces
 
                 rgb = mask_faces(rgb, boxes)
-        pixels = to_pixels(rgb, self._size)
-        return Examined(found.format, found.mode, found.width, found.height, found.notes, perceptual_hash(pixels), faces, pixels)
+        return Examined(found.format, found.mode, found.width, found.height, found.notes, faces, rgb, self._size)
+
+
+def describe(images: Sequence[Examined]) -> list[Description]:
+    """Resize, hash and measure images: one kind of work after the other, which keeps its code and tables in the processor's caches."""
+    pixels = [to_pixels(image.rgb, image.size) for image in images]
+    hashes = [perceptual_hash(image) for image in pixels]
+    values = [measure(small, image.width / image.height) for small, image in zip(pixels, images, strict=True)]
+    measured = [tuple(value[name] for name in FEATURE_NAMES) for value in values]
+    return [Description(*about) for about in zip(pixels, hashes, measured, strict=True)]

@@ -7,7 +7,7 @@ lock or has sent half a message.
 import multiprocessing
 import queue
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -65,17 +65,17 @@ class DecodingPool:
         for decoder in self._decoders:
             decoder.close()
 
-    def submit(self, keys: Sequence[str]) -> "Future[Looked]":
-        """The rows of these objects in order, and the bytes of the pixels of those that can be used.
+    def submit(self, keys: Sequence[str], into: tuple[str, Mapping[str, int]] | None = None) -> "Future[Looked]":
+        """The rows of these objects in order, and the bytes of the pixels of those that can be used, unless they go `into` a file.
 
         The future raises `SourceError` or `FileNotFoundError` as the source does.
         """
-        return self._threads.submit(self._run, tuple(keys))
+        return self._threads.submit(self._run, Batch(tuple(keys), into=into))
 
-    def _run(self, keys: tuple[str, ...]) -> Looked:
+    def _run(self, batch: Batch) -> Looked:
         decoder = self._idle.get()
         try:
-            return decoder.look_at(keys)
+            return decoder.look_at(batch)
         finally:
             self._idle.put(decoder)
 
@@ -88,29 +88,29 @@ class _Decoder:
         self._process: ForkServerProcess | None = None
         self._pipe: Connection | None = None
 
-    def look_at(self, keys: tuple[str, ...]) -> Looked:
+    def look_at(self, batch: Batch) -> Looked:
         try:
-            return self._ask(Batch(keys))
+            return self._ask(batch)
         except _WorkerDiedError as death:
             first = death
         rows: list[Row] = []
         pixels: list[memoryview] = []
-        for key in keys:  # one of them did it, and only that one shall bear it
-            one, image = self._alone(key, first if len(keys) == 1 else None)
+        for key in batch.keys:  # one of them did it, and only that one shall bear it
+            one, image = self._alone(replace(batch, keys=(key,)), first if len(batch.keys) == 1 else None)
             rows += one
             pixels += image
         return rows, pixels
 
-    def _alone(self, key: str, earlier: _WorkerDiedError | None) -> Looked:
+    def _alone(self, batch: Batch, earlier: _WorkerDiedError | None) -> Looked:
         deaths, kills = (0, 0) if earlier is None else _counted(earlier, 0, 0)
         while True:
             try:
-                return self._ask(Batch((key,)))
+                return self._ask(batch)
             except _WorkerDiedError as death:
                 deaths, kills = _counted(death, deaths, kills)
                 if deaths >= _DEATHS or kills >= _KILLS:
                     code, detail = self._blame(death.status)
-                    (row,), _ = self._ask(Batch((key,), decode=False))
+                    (row,), _ = self._ask(replace(batch, decode=False))
                     return [row if row.code else replace(row, code=code, detail=detail)], []
 
     def _ask(self, batch: Batch) -> Looked:

@@ -23,6 +23,8 @@ class Row:
     notes: str = "[]"
     perceptual_hash: str | None = None
     faces: int | None = None
+    measured: tuple[float, ...] | None = None
+    """a value for each of `imaging.FEATURE_NAMES`"""
     code: str | None = None
     detail: str | None = None
     source_id: str | None = None

@@ -7,11 +7,13 @@ depends on contents only, a shard says from which listed objects and by which re
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline_project.digests import canonical_json
+from pipeline_project.imaging import FEATURE_NAMES
 from pipeline_project.ingest.decoding.rows import Row
 from pipeline_project.ingest.erasure import read_payload
 from pipeline_project.stage import StageContext
@@ -40,6 +43,7 @@ SCHEMA = pa.schema(
         ("notes", pa.string()),
         ("perceptual_hash", pa.string()),
         ("faces", pa.int64()),
+        ("measured", pa.list_(pa.float64())),
         ("code", pa.string()),
         ("detail", pa.string()),
     ]
@@ -92,7 +96,7 @@ class Shard:
         return rows_of(self.facts)
 
     def read_pixels(self) -> NDArray[np.uint8]:
-        """(n, S, S, 3) uint8, checked against the digest; rows of erased images are zeros.
+        """(n, S, S, 3) uint8, a row an object, checked against the digest; zeros for rejects and erased images.
 
         Raises:
             ValueError, FileNotFoundError: the shard is not whole.
@@ -121,9 +125,9 @@ def partition_of(day: date, bits: int, bucket: int) -> str:
 
 
 def publish_shard(
-    context: StageContext, partition: str, recipe: str, facts: pa.Table, origins: Mapping[str, Origin], pixels: bytes
+    context: StageContext, partition: str, recipe: str, facts: pa.Table, origins: Mapping[str, Origin], pixels: Path | bytes
 ) -> ShardRef:
-    """Store a bucket's rows (sorted by key) and the pixels of the decodable ones, in the same order, as `npy_bytes` gives them."""
+    """Store a bucket's rows (sorted by key) and, in the same order, their pixels: a .npy file, or its bytes; zeros for rejects."""
     buffer = io.BytesIO()
     pq.write_table(facts, buffer, compression="zstd")
     objects = [[key, o.size, o.etag, o.source_id, o.repair] for key, o in origins.items()]
@@ -160,14 +164,21 @@ def _open(artifact: Artifact) -> Shard:
     return Shard(artifact, str(made["recipe"]), facts, origins)
 
 
+def measurements_of(artifact: Artifact) -> NDArray[np.float64]:
+    """(n, F): the measurements of a shard's objects, NaN for rejects.
+
+    Raises:
+        ValueError, FileNotFoundError: its facts are not whole.
+    """
+    measured = pq.read_table(io.BytesIO(artifact.read(FACTS)), columns=["measured"])["measured"].to_pylist()
+    nothing = [math.nan] * len(FEATURE_NAMES)
+    return np.array([values or nothing for values in measured], np.float64).reshape(len(measured), -1)
+
+
 def rows_of(facts: pa.Table) -> dict[str, int | None]:
     """{key: its row of the pixels, None where it has none} of a shard's facts."""
-    rows: dict[str, int | None] = {}
-    count = 0
-    for key, code in zip(facts["key"].to_pylist(), facts["code"].to_pylist(), strict=True):
-        rows[key] = count if code is None else None
-        count += code is None
-    return rows
+    codes = zip(facts["key"].to_pylist(), facts["code"].to_pylist(), strict=True)
+    return {key: row if code is None else None for row, (key, code) in enumerate(codes)}
 
 
 def stands(artifact: Artifact) -> bool:
@@ -187,14 +198,6 @@ def shards_stand(context: StageContext, artifact: Artifact) -> bool:
 
     with ThreadPoolExecutor(_READERS) as readers:
         return all(readers.map(there, named))
-
-
-def npy_bytes(images: Sequence[bytes | memoryview], size: int) -> bytes:
-    """An (n, size, size, 3) uint8 array in NumPy's .npy format, from the pixels of its n images, copied once."""
-    header = io.BytesIO()
-    shape = (len(images), size, size, 3)
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return b"".join([header.getvalue(), *images])
 
 
 def pixels_of(data: bytes) -> NDArray[np.uint8]:

@@ -6,14 +6,14 @@ memory by an exit status; the parent tells by these what was wrong, and which im
 
 import contextlib
 import ctypes
+import gc
 import os
 import pickle
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,17 +23,19 @@ import numpy as np
 
 from pipeline_project.digests import canonical_json, sha256_bytes
 from pipeline_project.imaging import ImageRejectedError
-from pipeline_project.ingest.decoding.examine import Examined
+from pipeline_project.ingest.decoding.examine import Examined, describe
+from pipeline_project.ingest.decoding.pixel_file import opened, write_at
 from pipeline_project.ingest.decoding.rows import ERASED, ERASED_DETAIL, Row
-from pipeline_project.ingest.sources import Source, open_source
+from pipeline_project.ingest.sources import open_source
+from pipeline_project.ingest.sources.reading import Reader
 from pipeline_project.settings import Settings, take_environment
 from pipeline_project.storage import ByteStore
 from pipeline_project.storage.byte_store import open_store
 
+_TOGETHER, _TOGETHER_BYTES = 8, 16 << 20  # decoded images that are resized, hashed and measured in turn
 OUT_OF_MEMORY = 77  # exit status
 READY = "ready"
-_READERS = 16  # threads that wait for a slow source
-_SLOW_S = 0.003  # a source that needs longer for a small object is read ahead by threads
+_READERS = 16  # threads that may wait for a slow source
 _STACK = 1 << 20
 _SLACK = 128 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -53,10 +55,14 @@ class Orders:
 
 @dataclass(frozen=True)
 class Batch:
-    """Objects to look at, or (`decode` False) only to read and name: their decoder is known to fail."""
+    """Objects to look at, or (`decode` False) only to read and name: their decoder is known to fail.
+
+    `into`: a pixel file and, by key, where in it the pixels go; None where they are wanted back.
+    """
 
     keys: tuple[str, ...]
     decode: bool = True
+    into: tuple[str, Mapping[str, int]] | None = None
 
 
 def serve(pipe: Connection, orders: Orders, environment: Mapping[str, str], folder: str) -> None:
@@ -80,6 +86,7 @@ def serve(pipe: Connection, orders: Orders, environment: Mapping[str, str], fold
     except Exception as error:
         pipe.send(_portable(error))
         os._exit(1)
+    gc.freeze()  # what was loaded stays; it need not be looked through again and again
     pipe.send(READY)
     while True:
         try:
@@ -100,33 +107,38 @@ def serve(pipe: Connection, orders: Orders, environment: Mapping[str, str], fold
 class _Worker:
     def __init__(self, orders: Orders) -> None:
         self._orders, self._settings = orders, orders.settings
-        self._source: Source = open_source(orders.settings)
+        self._reader = Reader(open_source(orders.settings))
         self._store: ByteStore | None = open_store(orders.settings) if orders.repairs else None
         self._examine = orders.examiner(orders.settings)
         self._seconds = orders.settings.ingest.decode_seconds
-        self._readers: ThreadPoolExecutor | None = None
 
     def look_at(self, batch: Batch) -> tuple[list[Row], list[memoryview]]:
-        """The rows of a batch in order, and the pixels of those that can be used."""
-        rows, pixels = [], []
-        for key, data in zip(batch.keys, self._read(batch.keys), strict=True):
-            row, found = self._look(key, data, batch.decode)
-            rows.append(row)
-            if found is not None:
-                pixels.append(np.ascontiguousarray(found.pixels).data.cast("B"))
-        return rows, pixels
+        """The rows of a batch in order, and the pixels of those that can be used, unless they are wanted in a file."""
+        rows: list[Row] = []
+        pixels: list[memoryview] = []
+        waiting: list[tuple[int, Examined]] = []
+        path, offsets = batch.into or (None, {})
+        with opened(path) if path is not None else nullcontext(-1) as file:
 
-    def _read(self, keys: Sequence[str]) -> Iterator[bytes]:
-        """Bytes in order. A near source is read one by one; for a far one threads wait in parallel."""
-        for place, key in enumerate(keys):
-            if self._readers is not None:
-                yield from self._readers.map(self._source.read, keys[place:])
-                return
-            began = time.monotonic()
-            data = self._source.read(key)
-            if time.monotonic() - began > _SLOW_S:
-                self._readers = ThreadPoolExecutor(_READERS)
-            yield data
+            def finish() -> None:
+                for (place, _), about in zip(waiting, describe([found for _, found in waiting]), strict=True):
+                    rows[place] = replace(rows[place], perceptual_hash=about.perceptual_hash, measured=about.measured)
+                    image = np.ascontiguousarray(about.pixels).data.cast("B")
+                    if path is None:
+                        pixels.append(image)
+                    else:
+                        write_at(file, offsets[rows[place].key], image)
+                waiting.clear()
+
+            for key, data in zip(batch.keys, self._reader.read(batch.keys), strict=True):
+                row, found = self._look(key, data, batch.decode)
+                if found is not None:
+                    waiting.append((len(rows), found))
+                rows.append(row)
+                if len(waiting) == _TOGETHER or sum(one.rgb.nbytes for _, one in waiting) > _TOGETHER_BYTES:
+                    finish()
+            finish()
+        return rows, pixels
 
     def _look(self, key: str, data: bytes, decode: bool) -> tuple[Row, Examined | None]:
         source_id, read = sha256_bytes(data), len(data)
@@ -148,7 +160,7 @@ class _Worker:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         notes = canonical_json(sorted([*found.notes, *(["repaired"] if repair is not None else [])])).decode()
-        facts = (found.format, found.mode, found.width, found.height, notes, found.perceptual_hash, found.faces)
+        facts = (found.format, found.mode, found.width, found.height, notes, None, found.faces)
         return Row(key, image_id, len(data), *facts, **known), found
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import PurePosixPath
+from functools import lru_cache
 
 _DAY_FOLDER = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 
@@ -82,12 +82,18 @@ def in_other_day(key: str, day: date) -> bool:
 
 def day_folder(key: str) -> date | None:
     """The day a key's folder names, or None. Raises `SourceError` for a folder like 2026-13-40."""
-    for part in PurePosixPath(key).parts[:-1]:
+    return _day_of(key.rpartition("/")[0])
+
+
+@lru_cache(maxsize=64)
+def _day_of(folder: str) -> date | None:
+    """As `day_folder`; keys come folder by folder, so the last few are enough to remember."""
+    for part in folder.split("/"):
         if is_day_folder(part):
             try:
                 return date.fromisoformat(part)
             except ValueError:
-                raise SourceError(f"{key}: the folder {part} looks like a day but is none. Rename it.") from None
+                raise SourceError(f"{folder}: the folder {part} looks like a day but is none. Rename it.") from None
     return None
 
 

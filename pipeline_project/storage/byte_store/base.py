@@ -45,7 +45,10 @@ class ByteStore(ABC):
 
     @abstractmethod
     def write_file(self, key: str, path: Path) -> None:
-        """Set a key's bytes to those of a local file, all at once, without holding them in memory. The file stays as it is."""
+        """Set a key's bytes to those of a local file, all at once, without holding them in memory.
+
+        The file stays where it is, and may not be changed afterwards: the store may keep the very same file.
+        """
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> None:

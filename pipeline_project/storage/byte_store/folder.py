@@ -39,14 +39,18 @@ class FolderStore(ByteStore):
             draft.replace(path)
 
     def write_file(self, key: str, path: Path) -> None:
-        with (
-            path.open("rb") as source,
-            self._draft(key, path.stat().st_size, lambda file: shutil.copyfileobj(source, file, _PIECE)) as (
-                draft,
-                place,
-            ),
-        ):
-            draft.replace(place)
+        place = self.root / checked(key)
+        draft = place.with_name(f"{DRAFT}{secrets.token_hex(8)}")
+        with self._telling(f"write {key} ({path.stat().st_size:,} bytes)"), path.open("rb") as source:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.fsync(source.fileno())
+                os.link(path, draft)  # of one file system: nothing is copied
+            except OSError:
+                with self._draft(key, path.stat().st_size, lambda file: shutil.copyfileobj(source, file, _PIECE)) as (copy, _):
+                    copy.replace(place)
+            else:
+                draft.replace(place)
 
     def create(self, key: str, data: bytes) -> None:
         with self._draft(key, len(data), lambda file: file.write(data)) as (draft, path):

@@ -36,4 +36,4 @@ class TextExaminer:
             time.sleep(0.01)
         value = int(text.removeprefix("slow"))
         pixels = np.full((self.size, self.size, 3), value, np.uint8)
-        return Examined("TEXT", "L", value + 1, 2, ("odd",) if value % 2 else (), f"{value:016x}", None, pixels)
+        return Examined("TEXT", "L", value + 1, 2, ("odd",) if value % 2 else (), None, pixels, self.size)
