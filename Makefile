@@ -5,6 +5,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SOURCE ?=
 CONFIG ?=
+# Processes that run tests; many tests wait for servers, so one more than this has cores does no harm.
+TESTERS ?= 3
 PHOTOS ?= $(wildcard ../shared/data/clothing/images)
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,7 @@ stop: $(INSTALLED) ## stop what demo and dev started
 	@$(BIN)/pipeline stop $(if $(CONFIG),--config "$(CONFIG)")
 
 test: lint ## lint, types and all tests but those of test-graph
-	$(BIN)/pytest --ignore=pipeline_project_tests/graph
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile --ignore=pipeline_project_tests/graph
 
 test-graph: $(INSTALLED) ## the graph as engineers use it: through the real webserver and daemon
 	$(BIN)/pytest pipeline_project_tests/graph pipeline_project_tests/defs

@@ -19,7 +19,7 @@ def to_pixels(rgb: NDArray[np.uint8], size: int, resample: Resample = "supersamp
         size: side of the square result, pixels.
         resample: "supersampled": each target pixel is the mean of bilinear samples spread evenly over it, per axis as many as the side is
             times `size`, rounded, from 1 to 8 (beyond, whole blocks are averaged first). On photographs 0.3 grey levels from exact area
-            averaging. Integer arithmetic of 11 bits; where a picture shrinks, a test holds OpenCV to the formula. "bilinear": Pillow's
+            averaging. Integer arithmetic of 11 bits; a test holds OpenCV to the formula. "bilinear": Pillow's
             filter, for packages that were made with it.
 
     Returns:

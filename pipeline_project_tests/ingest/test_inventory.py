@@ -64,8 +64,7 @@ def test_only_new_and_changed_objects_are_looked_into(context: StageContext, put
     assert sorted(reads) == sorted([*(f"{ONE}/{n:03d}.jpg" for n in range(4)), f"{ONE}/labels.csv"])
     reads.clear()
     assert take_inventory(context, ONE).artifact.digest == first.digest
-    assert reads == [f"{ONE}/labels.csv"]
-    reads.clear()
+    assert reads == []
     put(f"{ONE}/001.jpg", "no image any more")
     put(f"{ONE}/new.jpg", JPEG)
     later = read_inventory(take_inventory(context, ONE).artifact)

@@ -84,5 +84,5 @@ def test_what_functions_import_is_installed_or_on_demand(locked: set[str], distr
 @pytest.mark.slow
 def test_the_walk_sees_what_it_should() -> None:
     assert "fastapi" in imports(PACKAGE / "serving" / "app.py", inside_functions=False)
-    assert "boto3" in imports(PACKAGE / "storage" / "byte_store.py", inside_functions=True)
-    assert "boto3" not in imports(PACKAGE / "storage" / "byte_store.py", inside_functions=False)
+    assert "boto3" in imports(PACKAGE / "storage" / "s3_client.py", inside_functions=True)
+    assert "boto3" not in imports(PACKAGE / "storage" / "s3_client.py", inside_functions=False)

@@ -37,7 +37,7 @@ def test_plumbing_does_not_count() -> None:
 
 def test_libraries_are_those_that_the_code_uses() -> None:
     assert "torch" in libraries_of("training.final")
-    assert libraries_of("ingest.pack").keys() == {"numpy", "pandas", "pyarrow"}
+    assert libraries_of("ingest.pack").keys() == {"numpy", "opencv-python-headless", "pandas", "pyarrow"}
     assert not any("+" in version for version in libraries_of("training.final").values())
 
 

@@ -139,9 +139,14 @@ class _Decoder:
     def _started(self) -> Connection:
         if self._pipe is not None and self._process is not None and self._process.is_alive():
             return self._pipe
+        status: int | None = None
         for _ in range(_KILLS):
             self._end()
-            pipe = self._start()
+            try:
+                pipe = self._start()
+            except (EOFError, OSError):  # the fork server was killed; the next start begins with another one
+                status = -signal.SIGKILL
+                continue
             answer: Any = None
             with suppress(EOFError, ConnectionError):
                 answer = pipe.recv() if pipe.poll(_START_S) else None

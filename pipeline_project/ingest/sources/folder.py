@@ -65,7 +65,7 @@ class FolderSource(Source):
         try:
             yield from found
         except OSError as error:
-            where, why = error.filename or self.root, str(error.strerror).lower()
+            where, why = str(error.filename or self.root).rstrip("/"), str(error.strerror).lower()
             raise SourceUnreachableError(
                 f"data.source: {where} cannot be listed: {why}. Look at the folder and its rights, then materialize raw_images again."
             ) from None
