@@ -56,7 +56,7 @@ def write(folder: Path, rows: int) -> None:
         "code": code,
         "detail": [None if one is None else "it starts like a JPEG, but cannot be decoded to its end" for one in code],
     }
-    facts = pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+    facts = pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names if name in columns})
     (folder / "facts.parquet").write_bytes(table_to_parquet(facts))
 
 

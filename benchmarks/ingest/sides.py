@@ -44,10 +44,10 @@ def ours(source: Path, home: Path, size: int, workers: int) -> dict[str, Any]:
 
 
 def again(source: Path, home: Path, size: int, workers: int) -> dict[str, Any]:
-    """Cold, unchanged three times, and once with 1% of the images changed."""
+    """Cold, unchanged five times, and once with 1% of the images changed."""
     context = warm_context(source, home, size, workers)
     cold, decoded = run_steps(context)
-    unchanged = [run_steps(context) for _ in range(3)]
+    unchanged = [run_steps(context) for _ in range(5)]
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*.jpg"))
     rejects = parquet_to_frame(context.artifacts.latest("validated_manifest", DAY.isoformat()).read("rejects.parquet"))
     corpus = Corpus(source, "", len(names), tuple(rejects["key"]))

@@ -17,10 +17,10 @@ from pipeline_project.ingest.inventory_summary import DayLabels, summarise
 from pipeline_project.ingest.labels import read_rows, row_day, speaks_of
 from pipeline_project.ingest.privacy import mask_personal_data
 from pipeline_project.ingest.sources import Listed, Source, arrival_ledger, assign_days, day_folder, open_source, source_identity
-from pipeline_project.ingest.sources.reading import Reader
 from pipeline_project.settings import Settings
 from pipeline_project.stage import Metadata, StageContext, StepResult, Table
 from pipeline_project.storage import Artifact
+from pipeline_project.storage.overlapped import Overlapped
 from pipeline_project.tables import parquet_to_table, table_to_parquet
 from pipeline_project.trust.approvals import require_unchanged
 
@@ -79,9 +79,10 @@ def take_inventory(context: StageContext, day: date) -> StepResult:
     before = None if context.recompute or listing is None else _same_listing(context, day, listing)
     if before is not None:
         reason = "the day's objects and label files are listed as they were"
-        again = context.artifacts.publish_again(before, {**before.info, "source": accepted.subject})
+        if before.info.get("source") != accepted.subject:
+            before = context.artifacts.publish_again(before, {**before.info, "source": accepted.subject})
         shown = {**_metadata(before.json("inventory.json")), "reused": True, "reuse_reason": reason}
-        return StepResult(again, {**shown, "source": settings.data.shown_source, **accepted.metadata})
+        return StepResult(before, {**shown, "source": settings.data.shown_source, **accepted.metadata})
     fingerprint = DayFingerprint()
     for o in images:
         fingerprint.add_object(o.key, o.size, o.etag)
@@ -195,7 +196,7 @@ def _objects_table(source: Source, images: Sequence[Listed], before: "pa.Table |
         columns = (before[name].to_pylist() for name in ("key", "size", "etag"))
         known = dict(zip(zip(*columns, strict=True), before["announced"].to_pylist(), strict=True))
     unread = [o for o in images if (o.key, o.size, o.etag) not in known]
-    for o, head in zip(unread, Reader(source).read([o.key for o in unread], SNIFF_BYTES), strict=True):
+    for o, head in zip(unread, Overlapped().map(lambda o: source.read(o.key, SNIFF_BYTES), unread), strict=True):
         known[o.key, o.size, o.etag] = sniff_format(head)
     return pa.table(
         {

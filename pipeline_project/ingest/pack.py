@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_project.digests import canonical_json
-from pipeline_project.ingest.decoding import SHARD, ShardRef, shards_stand
-from pipeline_project.ingest.decoding.shards import find_shards
+from pipeline_project.ingest.decoding import ShardRef, shards_stand
+from pipeline_project.ingest.decoding.shards import facts_of
 from pipeline_project.ingest.packs import PACK_VERSION, open_pack
 from pipeline_project.plots import contact_sheet
 from pipeline_project.reuse import reusable
 from pipeline_project.stage import StageContext, StepResult
 from pipeline_project.storage import Artifact
+from pipeline_project.storage.overlapped import Overlapped
 from pipeline_project.tables import frame_to_parquet, parquet_to_frame
 
 if TYPE_CHECKING:
@@ -58,16 +59,12 @@ def _index(context: StageContext, day: date, frame: "pd.DataFrame", refs: list[S
     """image_id, shard and row of each image of the manifest. Raises `ValueError` where a shard lacks one."""
     import pandas as pd
 
-    shards = {shard.ref: shard for shard in find_shards(context, refs)}
-    for ref in refs:
-        if ref not in shards:
-            context.artifacts.version(SHARD, ref.digest, ref.partition).verify()  # says what is wrong with it
-            raise ValueError(f"shard {ref.partition}: its records are damaged. {_again(day)}")
     places: dict[tuple[str, str], tuple[int, int]] = {}
-    for number, ref in enumerate(refs):
-        for key, row in shards[ref].rows.items():
-            if row is not None:
-                places[key, str(shards[ref].facts_of[key].image_id)] = number, row
+    for number, facts in enumerate(Overlapped().map(lambda ref: facts_of(context.artifacts, ref), refs)):
+        told = (facts[name].to_pylist() for name in ("key", "image_id", "code"))
+        for row, (key, image_id, code) in enumerate(zip(*told, strict=True)):
+            if code is None:
+                places[key, image_id] = number, row
     wanted = list(zip(frame["key"], frame["image_id"], strict=True))
     lacking = [key for key, image_id in wanted if (key, image_id) not in places]
     if lacking:

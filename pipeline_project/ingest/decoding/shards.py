@@ -9,7 +9,6 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -26,7 +25,8 @@ from pipeline_project.imaging import FEATURE_NAMES
 from pipeline_project.ingest.decoding.rows import Row
 from pipeline_project.ingest.erasure import read_payload
 from pipeline_project.stage import StageContext
-from pipeline_project.storage import Artifact, ArtifactMissingError
+from pipeline_project.storage import Artifact, ArtifactMissingError, ArtifactStore
+from pipeline_project.storage.overlapped import Overlapped
 
 SHARD = "image_shard"
 PIXELS, FACTS = "pixels.npy", "facts.parquet"
@@ -49,7 +49,6 @@ SCHEMA = pa.schema(
     ]
 )
 _OBJECTS = "objects.json"
-_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,7 @@ def find_shards(context: StageContext, refs: Sequence[ShardRef | str]) -> list[S
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        return [shard for shard in readers.map(find, refs) if shard is not None]
+    return [shard for shard in Overlapped().map(find, refs) if shard is not None]
 
 
 def _open(artifact: Artifact) -> Shard:
@@ -162,6 +160,15 @@ def _open(artifact: Artifact) -> Shard:
     made: dict[str, Any] = json.loads(artifact.sidecar(_OBJECTS))
     origins = {key: Origin(size, etag, source_id, repair) for key, size, etag, source_id, repair in made["objects"]}
     return Shard(artifact, str(made["recipe"]), facts, origins)
+
+
+def facts_of(artifacts: ArtifactStore, ref: ShardRef) -> pa.Table:
+    """A shard's facts, with the columns of `SCHEMA`; row by row as its pixels lie.
+
+    Raises:
+        ValueError, FileNotFoundError: they are not whole, or gone.
+    """
+    return pq.read_table(io.BytesIO(artifacts.version(SHARD, ref.digest, ref.partition).read(FACTS)))
 
 
 def measurements_of(artifact: Artifact) -> NDArray[np.float64]:
@@ -196,8 +203,7 @@ def shards_stand(context: StageContext, artifact: Artifact) -> bool:
         except ArtifactMissingError:
             return False
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        return all(readers.map(there, named))
+    return all(Overlapped().map(there, named))
 
 
 def pixels_of(data: bytes) -> NDArray[np.uint8]:

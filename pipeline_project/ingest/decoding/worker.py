@@ -27,15 +27,14 @@ from pipeline_project.ingest.decoding.examine import Examined, describe
 from pipeline_project.ingest.decoding.pixel_file import opened, write_at
 from pipeline_project.ingest.decoding.rows import ERASED, ERASED_DETAIL, Row
 from pipeline_project.ingest.sources import open_source
-from pipeline_project.ingest.sources.reading import Reader
 from pipeline_project.settings import Settings, take_environment
 from pipeline_project.storage import ByteStore
 from pipeline_project.storage.byte_store import open_store
+from pipeline_project.storage.overlapped import THREADS, Overlapped
 
 _TOGETHER, _TOGETHER_BYTES = 8, 16 << 20  # decoded images that are resized, hashed and measured in turn
 OUT_OF_MEMORY = 77  # exit status
 READY = "ready"
-_READERS = 16  # threads that may wait for a slow source
 _STACK = 1 << 20
 _SLACK = 128 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -107,7 +106,7 @@ def serve(pipe: Connection, orders: Orders, environment: Mapping[str, str], fold
 class _Worker:
     def __init__(self, orders: Orders) -> None:
         self._orders, self._settings = orders, orders.settings
-        self._reader = Reader(open_source(orders.settings))
+        self._source, self._overlapped = open_source(orders.settings), Overlapped()
         self._store: ByteStore | None = open_store(orders.settings) if orders.repairs else None
         self._examine = orders.examiner(orders.settings)
         self._seconds = orders.settings.ingest.decode_seconds
@@ -130,7 +129,7 @@ class _Worker:
                         write_at(file, offsets[rows[place].key], image)
                 waiting.clear()
 
-            for key, data in zip(batch.keys, self._reader.read(batch.keys), strict=True):
+            for key, data in zip(batch.keys, self._overlapped.map(self._source.read, batch.keys), strict=True):
                 row, found = self._look(key, data, batch.decode)
                 if found is not None:
                     waiting.append((len(rows), found))
@@ -207,7 +206,7 @@ def _limit_memory(allowed: int) -> None:
 
         status = Path("/proc/self/status").read_text("ascii")
         held = int(status.partition("VmData:")[2].split()[0]) << 10
-        limit = held + allowed + _READERS * _STACK + _SLACK
+        limit = held + allowed + THREADS * _STACK + _SLACK
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 

@@ -6,9 +6,9 @@ A key is an object's path relative to the source, `/`-separated; keys are ordere
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 _DAY_FOLDER = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 
@@ -21,8 +21,7 @@ class SourceUnreachableError(SourceError, OSError):
     """The source failed or may not be read; a later try may succeed."""
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """An object as a listing tells it. `etag` changes whenever the bytes do."""
 
     key: str

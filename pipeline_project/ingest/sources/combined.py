@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
 
 from pipeline_project.ingest.sources.base import Listed, Source, SourceError, SourceUnreachableError
@@ -57,7 +56,7 @@ class CombinedSource(Source):
 
 
 def _renamed(name: str, found: Listed) -> Listed:
-    return replace(found, key=f"{name}/{found.key}")
+    return found._replace(key=f"{name}/{found.key}")
 
 
 @contextmanager
