@@ -168,19 +168,20 @@ def test_training_is_refused_before_it_starts(open_shop: Callable[..., Shop]) ->
 
 def train_with(settings: Settings, work: Callable[[Tracker], None]) -> tuple[dg.ExecuteInProcessResult, str]:
     """An asset that logs as trained_model does, through the real `training_run`; and its MLflow run's id."""
-    from pipeline_project.defs.training.mlflow import training_run
+    with dg.DagsterInstance.ephemeral() as instance:  # its own: Dagster looks at the instance entered last, which may be gone
+        from pipeline_project.defs.training.mlflow import training_run
 
-    ids: list[str] = []
+        ids: list[str] = []
 
-    @dg.asset
-    def probe(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        with training_run(context, settings) as tracker:
-            ids.append(tracker.run_id)
-            tracker.log_params({"epochs": 2})
-            work(tracker)
-        return dg.MaterializeResult(metadata={"mlflow_run_id": ids[0]})
+        @dg.asset
+        def probe(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+            with training_run(context, settings) as tracker:
+                ids.append(tracker.run_id)
+                tracker.log_params({"epochs": 2})
+                work(tracker)
+            return dg.MaterializeResult(metadata={"mlflow_run_id": ids[0]})
 
-    return dg.materialize([probe], instance=dg.DagsterInstance.ephemeral(), raise_on_error=False), ids[0]
+        return dg.materialize([probe], instance=instance, raise_on_error=False), ids[0]
 
 
 @pytest.mark.slow
