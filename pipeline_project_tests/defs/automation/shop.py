@@ -59,13 +59,14 @@ class Shop:
 
     def sense(self, name: str, cursor: str | None = None) -> Any:
         """One tick of a sensor."""
-        context = dg.build_sensor_context(instance=self.instance, cursor=cursor, repository_def=self.repository)
-        return self.repository.get_sensor_def(name).evaluate_tick(context)
+        with dg.build_sensor_context(instance=self.instance, cursor=cursor, repository_def=self.repository) as context:
+            return self.repository.get_sensor_def(name).evaluate_tick(context)
 
     def schedule(self, name: str, moment: datetime) -> Any:
         """One tick of a schedule."""
-        context = dg.build_schedule_context(instance=self.instance, scheduled_execution_time=moment, repository_def=self.repository)
-        return self.repository.get_schedule_def(name).evaluate_tick(context)
+        arguments = {"scheduled_execution_time": moment, "repository_def": self.repository}
+        with dg.build_schedule_context(instance=self.instance, **arguments) as context:
+            return self.repository.get_schedule_def(name).evaluate_tick(context)
 
     def run(self, job: str, requests: Sequence[dg.RunRequest]) -> list[dg.ExecuteInProcessResult]:
         """Run what was asked for, with its tags."""
