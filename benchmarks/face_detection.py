@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,5 +63,5 @@ def _decoded(photos: Sequence[Path], settings: Settings, images: int, seed: int)
 
 
 if __name__ == "__main__":
-    clothing = sorted(Path("/work/shared/data/clothing").rglob("*.jpg"))
-    print(json.dumps(measure(clothing)))
+    photos = sorted(path for folder in sys.argv[1:] for path in Path(folder).rglob("*.jpg"))  # none: composites
+    print(json.dumps(measure(photos)))

@@ -26,16 +26,6 @@ class Record(BaseModel):
 # --- ingest -----------------------------------------------------------------------------------------------------------------
 
 
-class SourceObject(Record):
-    """One object of the source, as listed. `day` is its partition."""
-
-    key: str
-    day: date
-    size: int
-    etag: str
-    modified: datetime
-
-
 class LabelRow(Record):
     """One row of labels.csv. `image` is the object's key in the source; `attributes` are the other columns, as text."""
 

@@ -207,7 +207,7 @@ def shards_stand(context: StageContext, artifact: Artifact) -> bool:
 
 
 def pixels_of(data: bytes) -> NDArray[np.uint8]:
-    """The array that `npy_bytes` wrote, without a copy. Raises `ValueError` where the bytes are no such array."""
+    """The array of a shard's pixel file, without a copy. Raises `ValueError` where the bytes are no such array."""
     file = io.BytesIO(data)
     np.lib.format.read_magic(file)
     shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
