@@ -102,7 +102,7 @@ def test_conflicts_are_images_with_two_labels(data: DataSettings) -> None:
 
 SETTINGS = load_settings("sample", environment={}).data
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12).map(str.strip)
-PATH = st.from_regex(r"[a-z0-9 ,;'\"_-]{1,6}(/[a-z0-9 ,.\"]{0,5}[a-z0-9]){0,2}\.jpg", fullmatch=True).map(str.strip)
+PATH = st.from_regex(r"[a-z0-9][a-z0-9 ,;'\"_-]{0,5}(/[a-z0-9 ,.\"]{0,5}[a-z0-9]){0,2}\.jpg", fullmatch=True).map(str.strip)
 
 
 @settings(deadline=None)
